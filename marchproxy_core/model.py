@@ -1,0 +1,311 @@
+"""The values that cross the contract between the core and its tiers.
+
+Frozen, free of I/O, importable without any tier. Who fills in what: a tier's hooks return
+:class:`ProbeReport`, :class:`Verdict`, :class:`Attachment` and :class:`TierStats`; the core makes the rest.
+"""
+
+from __future__ import annotations
+
+import enum
+import socket
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+import trio
+
+from marchproxy_core.services import Backend, Endpoint, Service
+
+if TYPE_CHECKING:
+    from marchproxy_core.config import Settings
+    from marchproxy_core.host import HostFacts
+
+
+class Outcome(enum.StrEnum):
+    """What a probe found."""
+
+    USABLE = "usable"
+    DEGRADED = "degraded"
+    """Works, but slower than a lower tier would; skipped unless the settings force it."""
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+    """The probe could not tell; tried again later, never read as refused for good."""
+
+
+class Carries(enum.StrEnum):
+    """What a tier moves, which decides how it shares an address with the tiers below it."""
+
+    PACKETS = "packets"
+    """Takes packets before the host's stack; what it leaves goes on to the stack, where lower tiers listen."""
+    CONNECTIONS = "connections"
+    """Accepts from the listeners that the core opened; two such tiers never accept for one service."""
+
+
+@attrs.frozen(kw_only=True)
+class Requirement:
+    """One thing that a tier needs of the host, and what was found."""
+
+    need: str
+    have: str
+    fix: str = ""
+    """What the operator can do; empty when the need is met."""
+    met: bool | None
+    """None: could not tell."""
+    source: str = ""
+    """How we know: a kernel document, an RFC, a manual page."""
+
+
+@attrs.frozen(kw_only=True)
+class ProbeReport:
+    """What a tier could do on this host, and why."""
+
+    order: int
+    """Place in the chain, lower is higher; DESIGN's tiers are at 100, 200 … 700."""
+    carries: Carries
+    requirements: tuple[Requirement, ...]
+    loses: str = ""
+    """What is lost by running here; makes a tier whose needs are met DEGRADED."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """The requirements and the loss, as one word."""
+        met = [requirement.met for requirement in self.requirements]
+        if False in met:
+            return Outcome.REFUSED
+        if None in met:
+            return Outcome.UNKNOWN
+        return Outcome.DEGRADED if self.loses else Outcome.USABLE
+
+    @property
+    def reason(self) -> str:
+        """Why the tier is not simply usable; empty when it is."""
+        unmet = [r for r in self.requirements if r.met is not True]
+        if unmet:
+            return "; ".join(f"need {r.need}, have {r.have}" for r in unmet)
+        return self.loses
+
+
+class Path(enum.StrEnum):
+    """Which kind of tier a service asks for."""
+
+    FAST = "fast"
+    SLOW = "slow"
+
+
+@attrs.frozen(kw_only=True)
+class Verdict:
+    """Whether a tier carries a service, and why."""
+
+    accept: bool
+    path: Path
+    reason: str
+
+
+class Role(enum.StrEnum):
+    """What a tier does for a service at the moment."""
+
+    CHOSEN = "chosen"
+    """Carries it: takes new connections."""
+    ARMED = "armed"
+    """Below a chosen packet tier: takes new connections that fall through to it."""
+    STANDBY = "standby"
+    """Below a tier that accepts from the same listeners: holds everything ready, accepts nothing."""
+    DRAINING = "draining"
+    """Going away: nothing new, established connections go on until they end or are cut off."""
+
+    @property
+    def takes_new(self) -> bool:
+        """Whether new connections and flows are taken."""
+        return self in (Role.CHOSEN, Role.ARMED)
+
+
+@attrs.frozen(eq=False)
+class Listener:
+    """An open listen address of a service: one bound SO_REUSEPORT socket per worker, non-blocking.
+
+    TCP sockets listen already. The core opens and closes the sockets; a tier uses them, or its own
+    duplicates, and never closes these.
+    """
+
+    endpoint: Endpoint
+    sockets: tuple[socket.socket, ...] = attrs.field(repr=False)
+
+
+class Health(enum.StrEnum):
+    """What is known of a backend."""
+
+    UNCHECKED = "unchecked"
+    UP = "up"
+    DOWN = "down"
+    """Failed its active health check."""
+    EJECTED = "ejected"
+    """Refused or lost connections of clients; back after a pause."""
+    DRAINING = "draining"
+    """Weight 0."""
+
+
+@attrs.frozen(kw_only=True)
+class BackendView:
+    """A backend as a tier should see it now."""
+
+    backend: Backend
+    health: Health = Health.UNCHECKED
+
+    @property
+    def takes_new(self) -> bool:
+        """Whether new connections may go to it."""
+        return self.backend.weight > 0 and self.health in (Health.UNCHECKED, Health.UP)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Assignment:
+    """One service as one tier has it at the moment."""
+
+    service: Service
+    role: Role
+    backends: tuple[BackendView, ...]
+    """All of the service's backends, in its order. When none takes new connections, a tier uses all that
+    have a weight: a wrong health check must not take down what still works."""
+    listeners: tuple[Listener, ...] = ()
+
+
+@attrs.frozen(eq=False)
+class ServiceTable:
+    """What a tier has to carry, by service name; replaced as a whole at each change."""
+
+    assignments: Mapping[str, Assignment] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
+class ServiceStats:
+    """Counters of one service in one tier since it attached; all grow only, apart from the active ones."""
+
+    connections_opened: int = 0
+    connections_active: int = 0
+    bytes_in: int = 0
+    """From clients to backends, in bytes of payload (connections) or of IP packets (packets)."""
+    bytes_out: int = 0
+    packets_in: int = 0
+    """Packets, or datagrams of a UDP relay; 0 where a tier does not see packets."""
+    packets_out: int = 0
+    drops: Mapping[str, int] = attrs.field(factory=dict)
+    """Refused connections and dropped packets by reason (docs/lexicon.md has the reasons)."""
+    backend_active: Mapping[str, int] = attrs.field(factory=dict)
+    """Open connections by backend, ``str(endpoint)``."""
+
+
+@attrs.frozen(kw_only=True)
+class TierStats:
+    """Counters of one tier, by service name."""
+
+    services: Mapping[str, ServiceStats] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
+class BackendObservation:
+    """What a tier saw of a backend while it carried traffic; feeds passive ejection."""
+
+    service: str
+    backend: Endpoint
+    ok: bool
+    error: str = ""
+
+
+@attrs.define(eq=False, kw_only=True)
+class Attachment:
+    """What a tier holds while attached. Tiers subclass it with their own resources."""
+
+    tier: str
+    interfaces: frozenset[str] = frozenset()
+    """Names of the interfaces it stands on: when netlink says that one is gone, the tier is demoted."""
+
+
+@attrs.frozen(kw_only=True)
+class AttachContext:
+    """What the core hands to ``attach``."""
+
+    settings: Settings
+    host: HostFacts
+    observe: Callable[[BackendObservation], None]
+    """Tell the core what happened with a backend; call it from the trio thread."""
+
+
+class Runner(Protocol):
+    """What ``forward`` returns: moves traffic until it is cancelled."""
+
+    async def __call__(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Call ``task_status.started()`` last: when packets of the current table can flow."""
+
+
+@attrs.frozen
+class Candidate:
+    """One thing that was considered in a decision, and why it was or was not taken."""
+
+    name: str
+    taken: bool
+    reason: str
+
+
+@attrs.frozen(kw_only=True)
+class Decision:
+    """The record of one choice. The log, the metrics, the admin API and ``explain`` all read this value."""
+
+    subject: str
+    """What was decided, as ``tier of service web``."""
+    chosen: str | None
+    candidates: tuple[Candidate, ...]
+
+
+@attrs.frozen(kw_only=True)
+class ServicePlan:
+    """The chain of tiers for one service: chosen first, then those it falls back to, in order."""
+
+    service: Service
+    path: Path
+    chain: tuple[str, ...]
+    decision: Decision
+
+    @property
+    def chosen(self) -> str | None:
+        """The tier that carries the service, None when no tier can."""
+        return self.chain[0] if self.chain else None
+
+
+class TierState(enum.StrEnum):
+    """What became of a tier, for the tier table and ``marchproxy_tier_state``."""
+
+    CHOSEN = "chosen"
+    """Attached, and carries at least one service."""
+    ARMED = "armed"
+    """Attached below the chosen ones."""
+    IDLE = "idle"
+    """Could run; no service needs it."""
+    DEGRADED = "degraded"
+    REFUSED = "refused"
+    DISABLED = "disabled"
+    UNKNOWN = "unknown"
+    FAULTED = "faulted"
+    """Was running and was demoted; will be tried again."""
+    BROKEN = "broken"
+    """The plugin itself cannot be used."""
+
+
+@attrs.frozen(kw_only=True)
+class TierRow:
+    """One row of the tier table."""
+
+    name: str
+    order: int | None
+    state: TierState
+    reason: str
+    requirements: tuple[Requirement, ...] = ()
+    carries: tuple[str, ...] = ()
+    """Names of the services it is chosen for."""
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """Who carries what: one immutable answer, made by ``marchproxy_core.planner``."""
+
+    tiers: tuple[TierRow, ...]
+    services: tuple[ServicePlan, ...]

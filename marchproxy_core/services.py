@@ -1,0 +1,196 @@
+"""What a service is: where clients connect, which backends carry it, and what it asks of a tier.
+
+Plain frozen values, built by ``marchproxy_core.config`` from a rules file and read by the planner, the
+tiers and the admin API. Nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+
+import attrs
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+ANY_IPV4 = ipaddress.IPv4Address(0)
+ANY_IPV6 = ipaddress.IPv6Address(0)
+
+
+class Protocol(enum.StrEnum):
+    """Transport protocol of a service."""
+
+    TCP = "tcp"
+    UDP = "udp"
+
+
+class Balance(enum.StrEnum):
+    """How a service picks a backend for a new connection or flow."""
+
+    ROUND_ROBIN = "round_robin"
+    LEAST_CONNECTIONS = "least_connections"
+    RANDOM = "random"
+    """Random of two: draw two backends by weight, take the one with fewer connections."""
+    MAGLEV = "maglev"
+
+
+@attrs.frozen(order=True)
+class Endpoint:
+    """An IP address and a port, 1 to 65535."""
+
+    ip: IPAddress = attrs.field(order=lambda ip: (ip.version, int(ip)))
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Endpoint:
+        """Read ``10.0.0.1:80`` or ``[::1]:80``.
+
+        Raises:
+            ValueError: The text is not an address and a port in range.
+        """
+        host, colon, port = text.rpartition(":")
+        if not colon or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+            raise ValueError("want IP:PORT or [IPV6]:PORT, with a port from 1 to 65535")
+        if host.startswith("[") and host.endswith("]"):
+            return cls(ipaddress.IPv6Address(host[1:-1]), int(port))
+        return cls(ipaddress.IPv4Address(host), int(port))
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Whether the address stands for every address of the host."""
+        return self.ip in (ANY_IPV4, ANY_IPV6)
+
+    def __str__(self) -> str:
+        return f"[{self.ip}]:{self.port}" if self.ip.version == 6 else f"{self.ip}:{self.port}"
+
+
+@attrs.frozen(kw_only=True)
+class Backend:
+    """A server behind a service.
+
+    ``weight`` is its share among the backends, 0 to 65535; 0 drains it: established connections stay,
+    new ones go elsewhere.
+    """
+
+    endpoint: Endpoint
+    weight: int = 1
+
+
+class HealthCheckKind(enum.StrEnum):
+    """What an active health check does."""
+
+    TCP = "tcp"
+    """Connect; the handshake is the answer."""
+    HTTP = "http"
+    """``GET path`` over HTTP/1.1; a status in ``expect_status`` is the answer."""
+
+
+@attrs.frozen(kw_only=True)
+class HealthCheck:
+    """Active health check of each backend of a service; times in seconds."""
+
+    kind: HealthCheckKind = HealthCheckKind.TCP
+    interval_s: float = 2.0
+    timeout_s: float = 1.0
+    rise: int = 2
+    """Successes in a row that bring a backend up."""
+    fall: int = 3
+    """Failures in a row that take a backend down."""
+    port: int | None = None
+    """Port to check; the backend's own when None."""
+    path: str = "/"
+    host: str | None = None
+    """``Host`` header of an HTTP check; the backend's address when None."""
+    expect_status: tuple[int, int] = (200, 399)
+    """First and last status that count as healthy."""
+
+
+class ProxyHeader(enum.StrEnum):
+    """Version of the PROXY protocol header sent to a backend."""
+
+    OFF = "off"
+    V1 = "v1"
+    V2 = "v2"
+
+
+@attrs.frozen(kw_only=True)
+class ProxyProtocol:
+    """PROXY protocol of a TCP service, as in haproxy.org's proxy-protocol.txt."""
+
+    send: ProxyHeader = ProxyHeader.OFF
+    accept: bool = False
+    """Whether clients must begin with a version 2 header; a connection without one is closed."""
+
+
+class AuthType(enum.StrEnum):
+    """How clients prove who they are."""
+
+    NONE = "none"
+    JWT = "jwt"
+
+
+@attrs.frozen(kw_only=True)
+class Auth:
+    """Authentication of requests; only the application tier can do it."""
+
+    type: AuthType = AuthType.NONE
+    issuer: str | None = None
+    audience: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    """Paths of key files (PEM or JWK)."""
+    jwks_url: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Tls:
+    """TLS termination; paths of PEM files."""
+
+    certificate: str | None = None
+    key: str | None = None
+    client_ca: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Cache:
+    """HTTP response cache."""
+
+    ttl_s: float = 60.0
+    vary: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class Service:
+    """One proxied service; ``name`` is unique and is its identity across reloads."""
+
+    name: str
+    protocol: Protocol = Protocol.TCP
+    listen: tuple[Endpoint, ...]
+    """Where clients connect; at least one."""
+    backends: tuple[Backend, ...]
+    """At least one."""
+    balance: Balance = Balance.ROUND_ROBIN
+    health_check: HealthCheck | None = None
+    auth: Auth = Auth()
+    tls: Tls | None = None
+    websocket: bool = False
+    cache: Cache | None = None
+    proxy_protocol: ProxyProtocol = ProxyProtocol()
+    max_connections: int | None = None
+    """Open connections or flows at once; None: ``SERVICE_MAX_CONNECTIONS``."""
+    connection_rate: float | None = None
+    """New connections or flows a second; None: ``SERVICE_CONNECTION_RATE``."""
+    tier: str | None = None
+    """The only tier that may carry the service; None: the planner picks."""
+    origin: str = attrs.field(default="", eq=False)
+    """Where it was declared, ``file:line``; not part of what it is."""
+
+    @property
+    def slow_path_reasons(self) -> tuple[str, ...]:
+        """Why only a full-feature tier can carry it; empty for a fast-path service."""
+        asks = {
+            f"auth_type is {self.auth.type.value}": self.auth.type is not AuthType.NONE,
+            "tls_enabled": self.tls is not None,
+            "websocket": self.websocket,
+            "cache_enabled": self.cache is not None,
+        }
+        return tuple(reason for reason, asked in asks.items() if asked)
