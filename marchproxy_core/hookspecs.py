@@ -8,15 +8,24 @@ it does not use. ``async def`` hooks, hook wrappers and ``specname`` are refused
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
 import pluggy
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
     from marchproxy_core.config import Settings
     from marchproxy_core.host import HostFacts
-    from marchproxy_core.model import AttachContext, Attachment, ProbeReport, Runner, ServiceTable, TierStats, Verdict
+    from marchproxy_core.model import (
+        AttachContext,
+        Attachment,
+        ProbeReport,
+        Runner,
+        ServiceTable,
+        TierStats,
+        Verdict,
+    )
     from marchproxy_core.services import Service
     from marchproxy_core.table import Table
 
