@@ -7,19 +7,18 @@ Frozen, free of I/O, importable without any tier. Who fills in what: a tier's ho
 from __future__ import annotations
 
 import enum
+import socket
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
+from marchproxy_core.config import Settings
+from marchproxy_core.host import HostFacts
+from marchproxy_core.services import Backend, Endpoint, Service
+
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable, Mapping
-
     import trio
-
-    from marchproxy_core.config import Settings
-    from marchproxy_core.host import HostFacts
-    from marchproxy_core.services import Backend, Endpoint, Service
 
 
 class Outcome(enum.StrEnum):

@@ -6,6 +6,7 @@ probes, logs or waits.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import attrs
@@ -28,8 +29,6 @@ from marchproxy_core.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from marchproxy_core.config import Settings
     from marchproxy_core.services import Service
 
@@ -86,8 +85,9 @@ def check_start(plan: Plan, settings: Settings) -> None:
         if service.chosen is None:
             where = f"{service.service.origin}: " if service.service.origin else ""
             reasons = "; ".join(f"{c.name}: {c.reason}" for c in service.decision.candidates)
+            name = service.service.name
             problems.append(
-                f"{where}service {service.service.name!r} has no tier that can carry it: {reasons or 'none is installed'}"
+                f"{where}service {name!r} has no tier to carry it: {reasons or 'none is installed'}"
             )
     if problems:
         raise StartRefused("\n".join(problems))

@@ -89,7 +89,12 @@ class Tiers:
 
     def attach(self, tier: str, context: AttachContext) -> AbstractAsyncContextManager[Attachment]:
         """Call the tier's ``attach``; the caller enters what it returns."""
-        return self._call(tier, "attach", AbstractAsyncContextManager, context=context)
+        result = self._call(tier, "attach", object, context=context)
+        if not isinstance(result, AbstractAsyncContextManager):
+            raise TierFault(
+                tier, "attach", f"returned {type(result).__name__}, want an async context manager"
+            )
+        return cast("AbstractAsyncContextManager[Attachment]", result)
 
     def forward(self, tier: str, attachment: Attachment, services: Table[ServiceTable]) -> Runner:
         """Call the tier's ``forward``; the caller runs what it returns."""
@@ -163,7 +168,7 @@ def _clash(name: str, claims: list[EntryPoint]) -> TierFault:
 def _load(relay: pluggy.PluginManager, name: str, entry: EntryPoint) -> TierFault | None:
     try:
         plugin: object = entry.load()
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything
         return TierFault(name, "import", f"{entry.value}: {_said(error)}", _fix_for(error, _dist(entry)[0]))
     return _register(relay, name, plugin)
 
@@ -174,7 +179,7 @@ def _register(relay: pluggy.PluginManager, name: str, plugin: object) -> TierFau
         problem = _breach(relay, plugin)
         if problem is None:
             relay.check_pending()
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything
         problem = _said(error)
     if problem is None:
         return None

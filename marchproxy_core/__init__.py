@@ -1,0 +1,1 @@
+"""MarchProxy's core: it decides which tier carries which service, and keeps it carried."""

@@ -1,0 +1,26 @@
+"""Why something was dropped or refused: the words that tiers count under and metrics show."""
+
+from __future__ import annotations
+
+import enum
+
+
+class DropReason(enum.StrEnum):
+    """One reason per cause that an operator would act on differently."""
+
+    MAX_CONNECTIONS = "max_connections"
+    GLOBAL_MAX_CONNECTIONS = "global_max_connections"
+    CONNECTION_RATE = "connection_rate"
+    GLOBAL_CONNECTION_RATE = "global_connection_rate"
+    MEMORY_LIMIT = "memory_limit"
+    NO_DESCRIPTORS = "no_descriptors"
+    NO_BACKEND = "no_backend"
+    BACKEND_REFUSED = "backend_refused"
+    BACKEND_TIMEOUT = "backend_timeout"
+    PROXY_HEADER_INVALID = "proxy_header_invalid"
+    FLOW_TABLE_FULL = "flow_table_full"
+    IDLE_TIMEOUT = "idle_timeout"
+    WRITE_TIMEOUT = "write_timeout"
+    READ_TIMEOUT = "read_timeout"
+    DRAIN_TIMEOUT = "drain_timeout"
+    SEND_FAILED = "send_failed"

@@ -1,0 +1,51 @@
+"""From a plan to what each tier's table holds. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from marchproxy_core.model import Assignment, Role, ServiceTable
+from marchproxy_core.planner import roles
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from marchproxy_core.model import BackendView, Carries, Listener, Plan
+    from marchproxy_core.services import Service
+
+
+def tables(
+    *,
+    possible: Plan,
+    actual: Plan,
+    carries: Mapping[str, Carries],
+    backends: Callable[[str], tuple[BackendView, ...]],
+    listeners: Callable[[str], tuple[Listener, ...]],
+    draining: tuple[Service, ...] = (),
+) -> dict[str, ServiceTable]:
+    """Say what every tier has to carry, by tier.
+
+    Args:
+        possible: The plan as if no tier were down: it says who is to be attached.
+        actual: The plan with the tiers that are up: it says who does what now.
+        carries: What each tier moves.
+        backends: The backends of a service as they are now, by service name.
+        listeners: The open listeners of a service, by service name.
+        draining: Services that are going away; every tier keeps what is established of them.
+    """
+    result: dict[str, dict[str, Assignment]] = {tier: {} for tier in carries}
+    chains = {plan.service.name: plan.chain for plan in actual.services}
+    for plan in possible.services:
+        service = plan.service
+        duty = roles(chains[service.name], carries)
+        for tier in plan.chain:
+            result[tier][service.name] = Assignment(
+                service=service,
+                role=duty.get(tier, Role.STANDBY),
+                backends=backends(service.name),
+                listeners=listeners(service.name),
+            )
+    for service in draining:
+        for assignments in result.values():
+            assignments.setdefault(service.name, Assignment(service=service, role=Role.DRAINING, backends=()))
+    return {tier: ServiceTable(assignments) for tier, assignments in result.items()}
