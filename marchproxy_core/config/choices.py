@@ -87,3 +87,23 @@ class GcPercent(Integer):
     def show(self, value: int) -> str:
         """Text that reads back."""
         return "off" if value < 0 else str(value)
+
+
+TIER_VARIABLES = {
+    "ENABLE_DPDK": "dpdk",
+    "ENABLE_XDP": "xdp",
+    "ENABLE_AF_XDP": "afxdp",
+    "ENABLE_SR_IOV": "sriov",
+    "ENABLE_EBPF": "ebpf",
+    "ENABLE_APPLICATION": "application",
+    "ENABLE_SOCKETS": "sockets",
+}
+"""The tiers that MarchProxy itself has, known by name also where they are not installed."""
+
+TIER_NAMES = tuple(TIER_VARIABLES.values())
+
+
+def enable_variable(tier: str) -> str:
+    """The variable that enables a tier, also a third party's: its name in capitals, ``-`` as ``_``."""
+    own = {name: variable for variable, name in TIER_VARIABLES.items()}
+    return own.get(tier) or "ENABLE_" + tier.upper().replace("-", "_")

@@ -1,0 +1,90 @@
+"""Checks across settings and services, after each one alone was found well-formed. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from marchproxy_core.config.kinds import UnixAddress
+from marchproxy_core.config.values import DEFAULT
+from marchproxy_core.errors import ConfigProblem
+from marchproxy_core.services import ANY_IPV4, ANY_IPV6, Endpoint, Protocol, Service
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from marchproxy_core.config.problems import Problems
+    from marchproxy_core.config.settings import Settings
+    from marchproxy_core.config.values import Origin
+
+
+def check_settings(settings: Settings, origins: Mapping[str, Origin], problems: Problems) -> None:
+    """Settings that bound each other."""
+
+    def wrong(variable: str, got: str, want: str) -> None:
+        where = str(origins.get(variable, DEFAULT))
+        problems.found.append(ConfigProblem(where, variable, got, want))
+
+    if settings.af_xdp_batch_size > settings.af_xdp_queue_size:
+        got = f"{settings.af_xdp_batch_size} with AF_XDP_QUEUE_SIZE {settings.af_xdp_queue_size}"
+        variable = "AF_XDP_BATCH_SIZE" if "AF_XDP_BATCH_SIZE" in origins else "AF_XDP_QUEUE_SIZE"
+        wrong(variable, got, "a batch not above the queue")
+    listen = settings.admin_listen
+    if isinstance(listen, UnixAddress) or listen.ip.is_loopback or settings.admin_token is not None:
+        return
+    want = "a loopback address or unix:/path, or ADMIN_TOKEN set too"
+    wrong("ADMIN_LISTEN", f"an address that others can reach ({listen})", want)
+
+
+def check_services(
+    services: tuple[Service, ...],
+    settings: Settings,
+    origins: Mapping[str, Origin],
+    problems: Problems,
+    notes: list[str],
+) -> None:
+    """Names and listen addresses that two services claim.
+
+    A wildcard and one of the host's addresses on the same port go together: the kernel gives a connection to
+    the socket bound to the more exact address (SO_REUSEPORT on both), as users of HAProxy and nginx expect.
+    The same address twice would share connections out between two services at random, so it is refused.
+    """
+    names: dict[str, Service] = {}
+    addresses: dict[tuple[Protocol, Endpoint], Service] = {}
+    for service in services:
+        first = names.setdefault(service.name, service)
+        if first is not service:
+            want = f"a name of its own; the first is at {first.origin}"
+            problems.found.append(ConfigProblem(service.origin, "name", f"{service.name} again", want))
+        for endpoint in service.listen:
+            owner = addresses.setdefault((service.protocol, endpoint), service)
+            if owner is not service:
+                got = f"{service.protocol.value} {endpoint} as {owner.name} has it ({owner.origin})"
+                what = f"service {service.name}: listen"
+                problems.found.append(ConfigProblem(service.origin, what, got, "an address of its own"))
+    _check_admin(addresses, settings, origins, problems, notes)
+
+
+def _check_admin(
+    addresses: Mapping[tuple[Protocol, Endpoint], Service],
+    settings: Settings,
+    origins: Mapping[str, Origin],
+    problems: Problems,
+    notes: list[str],
+) -> None:
+    """The admin API's own address, against those of the TCP services."""
+    admin = settings.admin_listen
+    if isinstance(admin, UnixAddress):
+        return
+    same = addresses.get((Protocol.TCP, admin))
+    if same is not None:
+        where = str(origins.get("ADMIN_LISTEN", same.origin))
+        got = f"{admin} as service {same.name} has it ({same.origin})"
+        problems.found.append(ConfigProblem(where, "ADMIN_LISTEN", got, "an address of its own"))
+        return
+    everywhere = Endpoint(ANY_IPV4 if admin.ip.version == 4 else ANY_IPV6, admin.port)
+    over = addresses.get((Protocol.TCP, everywhere))
+    if over is not None:
+        notes.append(
+            f"{over.origin}: service {over.name} listens on {everywhere}, the admin API on {admin}: "
+            "connections to that address go to the admin API; ADMIN_LISTEN moves it"
+        )
