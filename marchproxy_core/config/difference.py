@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import attrs
 
 from marchproxy_core.config.choices import Enable, enable_variable
 from marchproxy_core.config.settings import SETTINGS
-from marchproxy_core.config.values import Config
+
+if TYPE_CHECKING:
+    from marchproxy_core.config.values import Config
 
 
 @attrs.frozen(kw_only=True)

@@ -52,8 +52,7 @@ class Kind(Protocol[T]):
 
 
 def _limits(low: float, high: float, unit: str) -> str:
-    low_text, high_text = (f"{n:g}" if isinstance(n, float) else str(n) for n in (low, high))
-    return f"from {low_text} to {high_text}" + (f" {unit}" if unit else "")
+    return f"from {show_decimal(low)} to {show_decimal(high)}" + (f" {unit}" if unit else "")
 
 
 @attrs.frozen
@@ -139,8 +138,7 @@ class Duration:
     @property
     def want(self) -> str:
         """What is accepted."""
-        limits = _limits(self.low, self.high, "seconds")
-        return f"seconds, or a number with ms, s, m, h or d, {limits}"
+        return f"seconds (or a number with ms, s, m, h or d) {_limits(self.low, self.high, '')}"
 
     def parse(self, text: str) -> float:
         """Read a value, in seconds."""

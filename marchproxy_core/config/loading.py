@@ -56,9 +56,9 @@ def _load(
 ) -> Config:
     notes: list[str] = []
     known = all_settings(known_tiers)
-    settings_node, services_node, services_path = _parts(content, problems)
+    settings_node, services_node = _parts(content, problems)
     given = from_file(settings_node, known, problems)
-    services = read_services(services_node, services_path, problems, notes, known_tiers)
+    services = read_services(services_node, "services", problems, notes, known_tiers)
     given |= from_environment(environ, known, problems)
     settings, origins = _assemble(given, known, notes)
     if (order := given.get("TIER_ORDER")) and (wrong := check_tier_order(order, known_tiers)):
@@ -73,20 +73,20 @@ def _load(
     return Config(settings=settings, services=services, notes=tuple(notes), origins=origins, path=path)
 
 
-def _parts(content: bytes, problems: Problems) -> tuple[Node | None, Node | None, str]:
-    """The nodes of the settings and of the services, and the latter's path; None for what is not there."""
+def _parts(content: bytes, problems: Problems) -> tuple[Node | None, Node | None]:
+    """The nodes of the settings and of the services; None for what is not there."""
     try:
         root = parse(content, problems)
     except ConfigError:
         # Noted in problems already; what is wrong with the environment is to be told in the same breath.
-        return None, None, ""
+        return None, None
     if isinstance(root, Items):
-        return None, root, ""
+        return None, root
     if isinstance(root, Entries):
-        return *_top(root, problems), "services"
+        return _top(root, problems)
     if root is not None:
         problems.add(root.line, "file", shape(root), "settings: and services:, or a list of services")
-    return None, None, ""
+    return None, None
 
 
 def _top(root: Entries, problems: Problems) -> tuple[Node | None, Node | None]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import attrs
 
 from marchproxy_core.config.choices import TIER_VARIABLES, Enable, enable_variable
 from marchproxy_core.config.given import all_settings
 from marchproxy_core.config.values import DEFAULT, Config
-from marchproxy_core.services import Service
+
+if TYPE_CHECKING:
+    from marchproxy_core.services import Service
 
 
 @attrs.frozen(kw_only=True)
