@@ -7,7 +7,7 @@ take seconds: the services must not wait for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import final
 
 import attrs
@@ -24,6 +24,14 @@ PULSE_INTERVAL_S = 1.0
 PULSE_DEADLINE_S = 2.0
 
 
+ReadStats = Callable[[Tiers, str, Attachment], Awaitable[TierStats]]
+
+
+async def read_stats_in_thread(tiers: Tiers, tier: str, attachment: Attachment) -> TierStats:
+    """Call ``stats`` where it may block; cancelling abandons the thread, which is safe since stats only reads."""
+    return await trio.to_thread.run_sync(tiers.stats, tier, attachment, abandon_on_cancel=True)
+
+
 @final
 @attrs.define(eq=False, kw_only=True)
 class TierLife:
@@ -35,6 +43,7 @@ class TierLife:
     on_up: Callable[[], None]
     on_down: Callable[[TierFault], None]
     """Called once at most, and only when the tier failed by itself."""
+    read_stats: ReadStats = read_stats_in_thread
     attachment: Attachment | None = None
     last_stats: TierStats = attrs.field(factory=TierStats)
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
@@ -110,10 +119,7 @@ class TierLife:
         while True:
             await trio.sleep(PULSE_INTERVAL_S)
             with trio.move_on_after(PULSE_DEADLINE_S) as patience:
-                # Abandoning is safe here: stats only reads, and the tier is given up when it happens.
-                self.last_stats = await trio.to_thread.run_sync(
-                    self.tiers.stats, self.tier, attachment, abandon_on_cancel=True
-                )
+                self.last_stats = await self.read_stats(self.tiers, self.tier, attachment)
             if patience.cancelled_caught:
                 raise TierFault(self.tier, "stats", f"hung: no answer within {PULSE_DEADLINE_S:g} s")
 

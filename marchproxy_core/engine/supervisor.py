@@ -13,7 +13,7 @@ import attrs
 import structlog
 import trio
 
-from marchproxy_core.engine.life import TierLife
+from marchproxy_core.engine.life import ReadStats, TierLife, read_stats_in_thread
 from marchproxy_core.engine.pauses import Pauses
 from marchproxy_core.errors import TierFault
 from marchproxy_core.model import AttachContext, Outcome, ProbeReport, ServiceTable, TierStats
@@ -39,6 +39,7 @@ class Supervisor:
     """Whether some service has no other tier, so that probation must not delay this one."""
     detached: Callable[[str, TierStats], None]
     """Called with the last counters of each attachment that ended."""
+    read_stats: ReadStats = read_stats_in_thread
     services: Table[ServiceTable] = attrs.field(factory=lambda: Table(ServiceTable()))
     down: str = "is starting"
     """Why the tier may not be chosen now; empty when it may."""
@@ -82,6 +83,7 @@ class Supervisor:
             services=self.services,
             on_up=self._up.set,
             on_down=self._went_down,
+            read_stats=self.read_stats,
         )
         try:
             if self._settled.is_set():
