@@ -1,4 +1,24 @@
-"""What every tier shares about backends: balancing, limits, health. Decides; only ``health_checks`` does I/O.
+"""What every tier shares about backends: balancing, limits, health. Only ``health_checks`` does I/O."""
 
-Import from the submodules: a worker that balances needs none of the health checks' code.
-"""
+from __future__ import annotations
+
+from marchproxy_core.backends.balancing import Balancer, make_balancer
+from marchproxy_core.backends.health_board import BackendRow, HealthBoard, HealthChange
+from marchproxy_core.backends.health_state import CheckResult, EjectionPolicy
+from marchproxy_core.backends.limits import LeakyBucket, Limit, Limits
+from marchproxy_core.backends.maglev import maglev_slot, maglev_table
+
+__all__ = [
+    "BackendRow",
+    "Balancer",
+    "CheckResult",
+    "EjectionPolicy",
+    "HealthBoard",
+    "HealthChange",
+    "LeakyBucket",
+    "Limit",
+    "Limits",
+    "maglev_slot",
+    "maglev_table",
+    "make_balancer",
+]
