@@ -1,0 +1,270 @@
+"""What the admin API answers: one frozen class per response, and how each is read from the engine.
+
+The JSON schema at ``/admin/schema`` is made from these classes, and the command line shows them. Pure reading:
+nothing here changes the engine.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import attrs
+
+from marchproxy_core.admin.view import ReloadResult
+from marchproxy_core.errors import ConfigProblem
+from marchproxy_core.model import Decision, Health, Path, Requirement, ServiceStats, TierState
+from marchproxy_core.services import Protocol
+from marchproxy_core.version import version
+
+if TYPE_CHECKING:
+    from marchproxy_core.admin.view import EngineView
+    from marchproxy_core.model import ServicePlan, TierRow
+    from marchproxy_core.plugins import PluginRow
+
+
+@attrs.frozen(kw_only=True)
+class TierAnswer:
+    """One tier: what became of it, and why."""
+
+    name: str
+    order: int | None
+    state: TierState
+    reason: str
+    requirements: tuple[Requirement, ...]
+    carries: tuple[str, ...]
+    """Services it is chosen for."""
+    connections_active: int
+    distribution: str
+    version: str
+    fix: str
+    """What to do about a broken plugin; empty where nothing is broken."""
+
+
+@attrs.frozen(kw_only=True)
+class AccelerationAnswer:
+    """``GET /admin/acceleration``."""
+
+    tiers: tuple[TierAnswer, ...]
+    """Highest first."""
+    fallbacks: tuple[FallbackAnswer, ...]
+
+
+@attrs.frozen(kw_only=True)
+class FallbackAnswer:
+    """How often services moved from one tier to another for one reason."""
+
+    left: str
+    to: str
+    reason: str
+    count: int
+
+
+@attrs.frozen(kw_only=True)
+class TrafficAnswer:
+    """Counters of one service in one tier since the daemon started."""
+
+    tier: str
+    connections_opened: int
+    connections_active: int
+    bytes_in: int
+    bytes_out: int
+    packets_in: int
+    packets_out: int
+    drops: Mapping[str, int]
+
+
+@attrs.frozen(kw_only=True)
+class ServiceAnswer:
+    """One service: its path, the tiers that can carry it, and the decision."""
+
+    name: str
+    protocol: Protocol
+    listen: tuple[str, ...]
+    path: Path
+    slow_path_reasons: tuple[str, ...]
+    chain: tuple[str, ...]
+    """Tiers that can carry it, chosen first."""
+    chosen: str | None
+    decision: Decision
+    traffic: tuple[TrafficAnswer, ...]
+    origin: str
+    """Where it is declared, ``file:line``."""
+
+
+@attrs.frozen(kw_only=True)
+class ClassificationAnswer:
+    """``GET /admin/rules/classification``."""
+
+    services: tuple[ServiceAnswer, ...]
+
+
+@attrs.frozen(kw_only=True)
+class BackendAnswer:
+    """One backend of one service; times in UTC."""
+
+    service: str
+    backend: str
+    weight: int
+    state: Health
+    since: datetime | None
+    last_check: datetime | None
+    check_latency_s: float | None
+    last_error: str
+    failures: int
+    """In a row."""
+    connections_active: int
+
+
+@attrs.frozen(kw_only=True)
+class BackendsAnswer:
+    """``GET /admin/backends/health``."""
+
+    backends: tuple[BackendAnswer, ...]
+
+
+class Liveness(enum.StrEnum):
+    """The one thing that a liveness probe can be told."""
+
+    ALIVE = "alive"
+
+
+@attrs.frozen(kw_only=True)
+class HealthzAnswer:
+    """``GET /healthz``: the daemon answers."""
+
+    status: Liveness
+    version: str
+    started_at: datetime
+    uptime_s: float
+
+
+@attrs.frozen(kw_only=True)
+class ReadyzAnswer:
+    """``GET /readyz``: whether every service is carried; 503 when not."""
+
+    ready: bool
+    without_tier: tuple[str, ...]
+    """Services that no tier carries."""
+
+
+@attrs.frozen(kw_only=True)
+class DrainAnswer:
+    """``POST /admin/drain``: the drain has begun."""
+
+    draining: bool
+    drain_timeout_s: float
+
+
+@attrs.frozen(kw_only=True)
+class Problem:
+    """Any error, as in RFC 9457 (``application/problem+json``)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    problems: tuple[ConfigProblem, ...] = ()
+    """All problems of a configuration that was refused."""
+
+
+ReloadAnswer = ReloadResult
+
+
+def acceleration(view: EngineView) -> AccelerationAnswer:
+    """Read the tier table."""
+    stats = view.stats()
+    plugins = {row.name: row for row in view.plugins}
+    active = {
+        tier: sum(service.connections_active for service in tier_stats.services.values())
+        for tier, tier_stats in stats.items()
+    }
+    return AccelerationAnswer(
+        tiers=tuple(_tier(row, plugins.get(row.name), active.get(row.name, 0)) for row in view.plan.tiers),
+        fallbacks=tuple(
+            FallbackAnswer(left=left, to=to, reason=reason, count=count)
+            for (left, to, reason), count in sorted(view.fallbacks().items())
+        ),
+    )
+
+
+def _tier(row: TierRow, plugin: PluginRow | None, active: int) -> TierAnswer:
+    return TierAnswer(
+        name=row.name,
+        order=row.order,
+        state=row.state,
+        reason=row.reason,
+        requirements=row.requirements,
+        carries=row.carries,
+        connections_active=active,
+        distribution=plugin.dist if plugin else "",
+        version=plugin.version if plugin else "",
+        fix=plugin.fault.fix if plugin and plugin.fault else "",
+    )
+
+
+def classification(view: EngineView) -> ClassificationAnswer:
+    """Read the plan of each service, with its traffic."""
+    stats = view.stats()
+    by_service: dict[str, list[TrafficAnswer]] = {}
+    for tier, tier_stats in sorted(stats.items()):
+        for service, counters in tier_stats.services.items():
+            by_service.setdefault(service, []).append(_traffic(tier, counters))
+    return ClassificationAnswer(
+        services=tuple(
+            service_answer(plan, tuple(by_service.get(plan.service.name, ()))) for plan in view.plan.services
+        )
+    )
+
+
+def service_answer(plan: ServicePlan, traffic: tuple[TrafficAnswer, ...] = ()) -> ServiceAnswer:
+    """Describe the plan of one service."""
+    service = plan.service
+    return ServiceAnswer(
+        name=service.name,
+        protocol=service.protocol,
+        listen=tuple(str(endpoint) for endpoint in service.listen),
+        path=plan.path,
+        slow_path_reasons=service.slow_path_reasons,
+        chain=plan.chain,
+        chosen=plan.chosen,
+        decision=plan.decision,
+        traffic=traffic,
+        origin=service.origin,
+    )
+
+
+def _traffic(tier: str, counters: ServiceStats) -> TrafficAnswer:
+    return TrafficAnswer(
+        tier=tier,
+        connections_opened=counters.connections_opened,
+        connections_active=counters.connections_active,
+        bytes_in=counters.bytes_in,
+        bytes_out=counters.bytes_out,
+        packets_in=counters.packets_in,
+        packets_out=counters.packets_out,
+        drops=dict(counters.drops),
+    )
+
+
+def healthz(view: EngineView) -> HealthzAnswer:
+    """Say that the daemon lives."""
+    return HealthzAnswer(
+        status=Liveness.ALIVE,
+        version=version(),
+        started_at=view.started_at,
+        uptime_s=(datetime.now(UTC) - view.started_at).total_seconds(),
+    )
+
+
+def readyz(view: EngineView) -> ReadyzAnswer:
+    """Say whether the daemon takes traffic for every service."""
+    without = tuple(plan.service.name for plan in view.plan.services if plan.chosen is None)
+    return ReadyzAnswer(ready=view.ready, without_tier=without)
+
+
+def drain(view: EngineView) -> DrainAnswer:
+    """Say how long a drain will take; begins none."""
+    return DrainAnswer(draining=True, drain_timeout_s=view.config.settings.drain_timeout)
