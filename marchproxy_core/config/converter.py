@@ -6,7 +6,6 @@ ours, so a value that does not fit is a bug, and unknown keys are refused.
 
 from __future__ import annotations
 
-import enum
 import ipaddress
 from typing import TYPE_CHECKING, cast
 
@@ -30,16 +29,11 @@ def _endpoint_or_unix(text: str) -> Endpoint | UnixAddress:
     return UnixAddress(text.removeprefix("unix:")) if text.startswith("unix:") else _endpoint(text)
 
 
-def _is_word(kind: object) -> bool:
-    return isinstance(kind, type) and issubclass(kind, enum.StrEnum)
-
-
 def make_value_converter() -> cattrs.Converter:
-    """A converter that writes addresses as text, enumerations as their words, and refuses unknown keys."""
+    """A converter that writes addresses as text and refuses unknown keys."""
     made = make_converter(forbid_extra_keys=True, detailed_validation=True)
     for text_type in (ipaddress.IPv4Address, ipaddress.IPv6Address, Endpoint, UnixAddress):
         made.register_unstructure_hook(text_type, str)
-    made.register_unstructure_hook_func(_is_word, lambda word: word.value)
     for union in (IPAddress, Endpoint | UnixAddress):
         made.register_unstructure_hook(union, str)
     made.register_structure_hook(Endpoint, lambda text, _: _endpoint(text))

@@ -117,11 +117,18 @@ def parse(content: bytes, problems: Problems) -> Node | None:
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
         found = exc.problem or exc.context or "an error"
-        want = "spaces, not tabs, for indentation" if "'\\t'" in found else "well-formed YAML"
+        want = "spaces, not tabs, for indentation" if _is_tabbed(text, mark) else "well-formed YAML"
         raise problems.fatal(mark.line + 1 if mark else None, "YAML", quote(found), want) from exc
     except yaml.YAMLError as exc:
         raise problems.fatal(None, "YAML", quote(str(exc)), "well-formed YAML") from exc
     return builder.root
+
+
+def _is_tabbed(text: str, mark: yaml.Mark | None) -> bool:
+    """Whether the line of an error is indented with a tab; the C parser's own message does not say so."""
+    lines = text.splitlines()
+    line = lines[mark.line] if mark and mark.line < len(lines) else ""
+    return "\t" in line[: len(line) - len(line.lstrip())]
 
 
 class _Builder:

@@ -100,7 +100,7 @@ def from_file(node: Node | None, known: Mapping[str, Setting], problems: Problem
             unknown_key(key, "settings", [each.attribute for each in known.values()], problems)
         elif variable in found:
             problems.add(key.line, f"settings.{key.text}", "it again in other letters", "it once")
-        elif not (isinstance(child, Scalar) and child.is_null):
+        elif not (isinstance(child, Scalar) and (child.is_null or not child.text.strip())):
             value = read_value(child, one, f"settings.{key.text}", problems)
             if value is not None:
                 found[variable] = Given(variable, value[0], Origin(problems.where(child.line)))

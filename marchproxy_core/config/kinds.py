@@ -347,7 +347,10 @@ class AdminAddress:
     def parse(self, text: str) -> Endpoint | UnixAddress:
         """Read the address."""
         if not text.startswith("unix:"):
-            return Endpoint.parse(text)
+            endpoint = Endpoint.parse(text)
+            if "%" in text or endpoint.ip.is_multicast:
+                raise ValueError(text)
+            return endpoint
         path = text.removeprefix("unix:")
         # sun_path has 108 bytes and ends in a zero (unix(7)).
         if not path.startswith("/") or path.endswith("/") or "\0" in path or len(path.encode()) > 107:

@@ -133,5 +133,7 @@ def _absent_tiers(
     for variable, one in given.items():
         tiers = known[variable].tiers
         if tiers and not set(tiers) & set(known_tiers):
-            absent = f"{tiers[0]}, which is" if len(tiers) == 1 else f"{', '.join(tiers)}, none of which is"
+            absent = (
+                f"{tiers[0]}, which is not" if len(tiers) == 1 else f"{', '.join(tiers)}, none of which is"
+            )
             yield f"{one.origin}: {variable} acts on {absent} installed"

@@ -22,8 +22,8 @@ where it came from.
 
 ## Where settings come from
 
-The file, then the environment over it: a variable that is set wins over the file. A variable that is empty, and a
-YAML value that is `null` or left out, counts as not set.
+The file, then the environment over it: a variable that is set wins over the file. A setting that is empty, in either,
+counts as not set; so does a `null` anywhere in the file.
 
 The file is YAML in UTF-8, at most {MAX_BYTES >> 20} MiB and {MAX_DEPTH} levels deep, in one document. It is a mapping
 with `settings:` and `services:`, or only a list of services:
