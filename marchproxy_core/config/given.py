@@ -81,7 +81,9 @@ def enable_setting(variable: str, tier: str) -> Setting:
 
 def all_settings(known_tiers: Collection[str]) -> dict[str, Setting]:
     """Every declaration by variable: one ``ENABLE_`` for each tier, then the rest."""
-    tiers = dict(TIER_VARIABLES) | {enable_variable(tier): tier for tier in sorted(known_tiers)}
+    others = {enable_variable(tier): tier for tier in sorted(known_tiers)}
+    # A third party's "af-xdp" must not take ENABLE_AF_XDP from afxdp.
+    tiers = TIER_VARIABLES | {name: tier for name, tier in others.items() if name not in TIER_VARIABLES}
     return {name: enable_setting(name, tier) for name, tier in tiers.items()} | dict(SETTINGS)
 
 

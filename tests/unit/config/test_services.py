@@ -159,6 +159,13 @@ def test_the_proxy_protocol_in_a_word(word: str, want: ProxyHeader) -> None:
     assert one(f"ip: 10.0.0.1, port: 80, proxy_protocol: {word}").proxy_protocol == ProxyProtocol(send=want)
 
 
+LISTEN = (
+    "listen addresses (PORT, :PORT, IP:PORT, [IPV6]:PORT), each once, separated by commas or as a YAML list"
+)
+LOOP = "as listen address and backend, want a listen address other than the backend's own"
+NOT_UDP = "got it with protocol udp, want protocol tcp, or the key left out"
+
+
 @pytest.mark.parametrize(
     ("keys", "want"),
     [
@@ -199,16 +206,16 @@ def test_the_proxy_protocol_in_a_word(word: str, want: ProxyHeader) -> None:
         ("port: 80, ip: 10.0.0.1, tier: xpd", 'tier: got "xpd", want the name of a tier; did you mean xdp?'),
         (
             "port: 80, ip: 10.0.0.1, listen: 224.0.0.1:80",
-            'listen: got "224.0.0.1:80", want listen addresses (PORT, :PORT, IP:PORT, [IPV6]:PORT), each once, separated by commas or as a YAML list',
+            f'listen: got "224.0.0.1:80", want {LISTEN}',
         ),
         ("port: 80, ip: 10.0.0.1, listen: []", "listen: got no address, want at least one"),
         (
             "port: 80, ip: 127.0.0.1",
-            "listen: got 127.0.0.1:80 as listen address and backend, want a listen address other than the backend's own",
+            f"listen: got 127.0.0.1:80 {LOOP}",
         ),
         (
             "port: 80, ip: 10.0.0.1, listen: 10.0.0.1:80",
-            "listen: got 10.0.0.1:80 as listen address and backend, want a listen address other than the backend's own",
+            f"listen: got 10.0.0.1:80 {LOOP}",
         ),
         (
             "port: 80, ip: 10.0.0.1, health_check: ping",
@@ -232,23 +239,23 @@ def test_the_proxy_protocol_in_a_word(word: str, want: ProxyHeader) -> None:
         ),
         (
             "port: 80, ip: 10.0.0.1, protocol: udp, tls_enabled: true",
-            "tls_enabled: got it with protocol udp, want protocol tcp, or the key left out",
+            f"tls_enabled: {NOT_UDP}",
         ),
         (
             "port: 80, ip: 10.0.0.1, protocol: udp, websocket: true",
-            "websocket: got it with protocol udp, want protocol tcp, or the key left out",
+            f"websocket: {NOT_UDP}",
         ),
         (
             "port: 80, ip: 10.0.0.1, protocol: udp, cache_enabled: true",
-            "cache_enabled: got it with protocol udp, want protocol tcp, or the key left out",
+            f"cache_enabled: {NOT_UDP}",
         ),
         (
             "port: 80, ip: 10.0.0.1, protocol: udp, auth_type: jwt",
-            "auth_type: got it with protocol udp, want protocol tcp, or the key left out",
+            f"auth_type: {NOT_UDP}",
         ),
         (
             "port: 80, ip: 10.0.0.1, protocol: udp, proxy_protocol: v2",
-            "proxy_protocol: got it with protocol udp, want protocol tcp, or the key left out",
+            f"proxy_protocol: {NOT_UDP}",
         ),
     ],
 )
@@ -316,7 +323,8 @@ def test_a_tier_that_is_not_installed_is_a_note() -> None:
 
 
 def test_lines_are_those_of_the_value() -> None:
-    text = "services:\n- name: a\n  port: 1\n  backends:\n  - ip: 10.0.0.1\n    weight: 1\n  - ip: 10.0.0.2\n    port: x\n"
+    backends = "  backends:\n  - ip: 10.0.0.1\n    weight: 1\n  - ip: 10.0.0.2\n    port: x\n"
+    text = f"services:\n- name: a\n  port: 1\n{backends}"
     assert errors(text) == [
         'f.yaml:8: services[0].backends[1].port: got "x", want an integer from 1 to 65535'
     ]
