@@ -16,8 +16,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from marchproxy_core.admin.answers import backend_connections
 from marchproxy_core.admin.view import EngineView
-from marchproxy_core.model import ServiceStats, TierState, TierStats
+from marchproxy_core.model import Health, ServiceStats, TierState, TierStats
 from marchproxy_core.services import Protocol
 from marchproxy_core.version import version
 
@@ -194,7 +195,25 @@ class EngineCollector(Collector):
         )
 
     def _backends(self) -> Iterator[Metric]:
-        raise NotImplementedError
+        rows = self._view.board.rows()
+        of = ("service", "backend")
+        yield _gauge("marchproxy_backend_health", "1 for the state that a backend is in.", *of, "state").of(
+            ((row.service, str(row.backend), state.value), float(row.health is state))
+            for row in rows
+            for state in Health
+        )
+        yield _gauge("marchproxy_backend_check_latency_seconds", "How long the last check took.", *of).of(
+            ((row.service, str(row.backend)), row.last_check_latency_s)
+            for row in rows
+            if row.last_check_latency_s is not None
+        )
+        yield _counter("marchproxy_backend_failures_total", "Failed checks and connections.", *of).of(
+            ((row.service, str(row.backend)), row.failures_total) for row in rows
+        )
+        active = backend_connections(self._view.stats())
+        yield _gauge("marchproxy_backend_connections_active", "Open connections to a backend.", *of).of(
+            ((row.service, str(row.backend)), active[row.service, str(row.backend)]) for row in rows
+        )
 
     def _configured(self) -> list[tuple[str, str, ServiceStats]]:
         known = {service.name for service in self._view.config.services}

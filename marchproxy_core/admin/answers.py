@@ -7,6 +7,7 @@ nothing here changes the engine.
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ import attrs
 
 from marchproxy_core.admin.view import ReloadResult
 from marchproxy_core.errors import ConfigProblem
-from marchproxy_core.model import Decision, Health, Path, Requirement, ServiceStats, TierState
+from marchproxy_core.model import Decision, Health, Path, Requirement, ServiceStats, TierState, TierStats
 from marchproxy_core.services import Protocol
 from marchproxy_core.version import version
 
@@ -109,12 +110,18 @@ class BackendAnswer:
     backend: str
     weight: int
     state: Health
-    since: datetime | None
+    reason: str
+    since: datetime
     last_check: datetime | None
+    last_check_ok: bool | None
     check_latency_s: float | None
     last_error: str
-    failures: int
+    """The last failure of a check or a connection; stays when all is well again."""
+    failed_checks: int
     """In a row."""
+    failed_connections: int
+    """In a row."""
+    failures_total: int
     connections_active: int
 
 
@@ -247,6 +254,42 @@ def _traffic(tier: str, counters: ServiceStats) -> TrafficAnswer:
         packets_out=counters.packets_out,
         drops=dict(counters.drops),
     )
+
+
+def backends_health(view: EngineView) -> BackendsAnswer:
+    """Read the health of every backend, with its open connections over all tiers."""
+    active = backend_connections(view.stats())
+    return BackendsAnswer(
+        backends=tuple(
+            BackendAnswer(
+                service=row.service,
+                backend=str(row.backend),
+                weight=row.weight,
+                state=row.health,
+                reason=row.reason,
+                since=datetime.fromtimestamp(row.since, UTC),
+                last_check=None if row.last_check is None else datetime.fromtimestamp(row.last_check, UTC),
+                last_check_ok=row.last_check_ok,
+                check_latency_s=row.last_check_latency_s,
+                last_error=row.last_error,
+                failed_checks=row.failed_checks,
+                failed_connections=row.failed_connections,
+                failures_total=row.failures_total,
+                connections_active=active.get((row.service, str(row.backend)), 0),
+            )
+            for row in view.board.rows()
+        )
+    )
+
+
+def backend_connections(stats: Mapping[str, TierStats]) -> Counter[tuple[str, str]]:
+    """Sum the open connections of each backend over all tiers, by service and address."""
+    active: Counter[tuple[str, str]] = Counter()
+    for tier_stats in stats.values():
+        for service, counters in tier_stats.services.items():
+            for backend, count in counters.backend_active.items():
+                active[service, backend] += count
+    return active
 
 
 def healthz(view: EngineView) -> HealthzAnswer:

@@ -23,7 +23,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from marchproxy_core.admin import answers, backends_answer
+from marchproxy_core.admin import answers
 from marchproxy_core.admin.guard import Guard
 from marchproxy_core.admin.schema import dump, schema
 from marchproxy_core.admin.view import EngineView
@@ -86,7 +86,7 @@ class _Endpoints:
         return _answer(answers.classification(self._view))
 
     async def backends_health(self, request: Request) -> Response:
-        return _answer(backends_answer.backends_health(self._view))
+        return _answer(answers.backends_health(self._view))
 
     async def schema(self, request: Request) -> Response:
         return Response(json.dumps(schema()), media_type="application/schema+json")

@@ -65,7 +65,7 @@ def test_foreign_address_says_what_to_do():
 @pytest.mark.parametrize("listen", ["0.0.0.0:1", "[::]:1", "192.0.2.1:1", "[::ffff:127.0.0.1]:1"])
 async def test_open_to_the_network_without_a_token_is_refused(make_engine, listen):
     engine = make_engine(Settings(admin_listen=attrs.evolve(Endpoint.parse(listen), port=0)))
-    with pytest.raises(ConfigError, match="ADMIN_LISTEN: got .*ADMIN_TOKEN"):
+    with pytest.raises(ConfigError, match=r"ADMIN_LISTEN: got .*ADMIN_TOKEN"):
         await serve_admin(engine, engine.config.settings)
 
 
@@ -111,25 +111,31 @@ def test_listener_with_a_full_backlog_lives(socket_path):
             visitor.setblocking(False)
             if visitor.connect_ex(str(socket_path)) == errno.EAGAIN:
                 break
-        with pytest.raises(ListenError, match="in use already"):
-            with open_admin_socket(UnixAddress(str(socket_path))):
-                pytest.fail("took a busy socket")
+        with (
+            pytest.raises(ListenError, match="in use already"),
+            open_admin_socket(UnixAddress(str(socket_path))),
+        ):
+            pytest.fail("took a busy socket")
         for visitor in visitors:
             visitor.close()
 
 
 def test_file_in_place_of_the_socket_is_never_removed(socket_path):
     socket_path.write_text("precious")
-    with pytest.raises(ListenError, match="no socket is in its place"):
-        with open_admin_socket(UnixAddress(str(socket_path))):
-            pytest.fail("removed a file")
+    with (
+        pytest.raises(ListenError, match="no socket is in its place"),
+        open_admin_socket(UnixAddress(str(socket_path))),
+    ):
+        pytest.fail("removed a file")
     assert socket_path.read_text() == "precious"
 
 
 def test_missing_directory_says_what_to_do(tmp_path):
-    with pytest.raises(ListenError, match=r"No such file or directory - fix"):
-        with open_admin_socket(UnixAddress(str(tmp_path / "none" / "admin.sock"))):
-            pytest.fail("made a directory")
+    with (
+        pytest.raises(ListenError, match=r"No such file or directory - fix"),
+        open_admin_socket(UnixAddress(str(tmp_path / "none" / "admin.sock"))),
+    ):
+        pytest.fail("made a directory")
 
 
 def test_socket_of_a_successor_is_not_removed(socket_path):
