@@ -5,13 +5,10 @@ The newest value wins: a slow reader may miss one in between, never the last.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar, final
+from typing import Generic, TypeVar, final
 
 import attrs
 import trio
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 T = TypeVar("T")
 
@@ -37,13 +34,30 @@ class Table(Generic[T]):
         changed, self._changed = self._changed, trio.Event()
         changed.set()
 
-    async def changes(self) -> AsyncIterator[T]:
-        """Yield the current value at once, then each later one; never ends. A checkpoint at each step."""
-        seen = -1
-        while True:
-            if seen == self._version:
-                await self._changed.wait()
-            else:
-                await trio.lowlevel.checkpoint()
-            seen = self._version
-            yield self._value
+    def changes(self) -> Changes[T]:
+        """Iterate over the current value at once, then each later one; never ends. A checkpoint at each step."""
+        return Changes(self)
+
+    async def _newer_than(self, seen: int) -> tuple[int, T]:
+        if seen == self._version:
+            await self._changed.wait()
+        else:
+            await trio.lowlevel.checkpoint()
+        return self._version, self._value
+
+
+@final
+class Changes(Generic[T]):
+    """A reader's place in a table. A plain object, not a generator: it may be left at any point without clean-up."""
+
+    def __init__(self, table: Table[T]) -> None:
+        """Use :meth:`Table.changes`."""
+        self._table = table
+        self._seen = -1
+
+    def __aiter__(self) -> Changes[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        self._seen, value = await self._table._newer_than(self._seen)
+        return value

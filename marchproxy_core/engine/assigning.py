@@ -19,8 +19,8 @@ def tables(
     possible: Plan,
     actual: Plan,
     carries: Mapping[str, Carries],
-    backends: Callable[[str], tuple[BackendView, ...]],
-    listeners: Callable[[str], tuple[Listener, ...]],
+    backends: Callable[[Service], tuple[BackendView, ...]],
+    listeners: Callable[[Service], tuple[Listener, ...]],
     draining: tuple[Service, ...] = (),
 ) -> dict[str, ServiceTable]:
     """Say what every tier has to carry, by tier.
@@ -29,21 +29,23 @@ def tables(
         possible: The plan as if no tier were down: it says who is to be attached.
         actual: The plan with the tiers that are up: it says who does what now.
         carries: What each tier moves.
-        backends: The backends of a service as they are now, by service name.
-        listeners: The open listeners of a service, by service name.
+        backends: The backends of a service as they are now.
+        listeners: The open listeners of a service.
         draining: Services that are going away; every tier keeps what is established of them.
     """
     result: dict[str, dict[str, Assignment]] = {tier: {} for tier in carries}
     chains = {plan.service.name: plan.chain for plan in actual.services}
     for plan in possible.services:
         service = plan.service
+        if service in draining:
+            continue
         duty = roles(chains[service.name], carries)
         for tier in plan.chain:
             result[tier][service.name] = Assignment(
                 service=service,
                 role=duty.get(tier, Role.STANDBY),
-                backends=backends(service.name),
-                listeners=listeners(service.name),
+                backends=backends(service),
+                listeners=listeners(service),
             )
     for service in draining:
         for assignments in result.values():

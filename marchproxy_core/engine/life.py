@@ -98,7 +98,7 @@ class TierLife:
                 self._scope.deadline = float("inf")
                 self.on_up()
                 try:
-                    await self._take_pulse(attachment)
+                    await self._take_pulse()
                 except TierFault as fault:
                     self.fail(fault)
 
@@ -115,13 +115,23 @@ class TierLife:
             raise fault from error
         self.fail(TierFault(self.tier, self._stage, "its runner returned; it is to run until cancelled"))
 
-    async def _take_pulse(self, attachment: Attachment) -> None:
+    async def refresh(self) -> None:
+        """Take a fresh snapshot of the counters.
+
+        Raises:
+            TierFault: ``stats`` raised or did not answer in time.
+        """
+        if self.attachment is None:
+            return
+        with trio.move_on_after(PULSE_DEADLINE_S):
+            self.last_stats = await self.read_stats(self.tiers, self.tier, self.attachment)
+            return
+        raise TierFault(self.tier, "stats", f"hung: no answer within {PULSE_DEADLINE_S:g} s")
+
+    async def _take_pulse(self) -> None:
         while True:
             await trio.sleep(PULSE_INTERVAL_S)
-            with trio.move_on_after(PULSE_DEADLINE_S) as patience:
-                self.last_stats = await self.read_stats(self.tiers, self.tier, attachment)
-            if patience.cancelled_caught:
-                raise TierFault(self.tier, "stats", f"hung: no answer within {PULSE_DEADLINE_S:g} s")
+            await self.refresh()
 
 
 def _raise_unless_fault(error: BaseException) -> None:

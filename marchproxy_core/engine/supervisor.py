@@ -7,6 +7,7 @@ trusted again, and the engine makes a new plan.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import final
 
 import attrs
@@ -55,6 +56,12 @@ class Supervisor:
     def stats(self) -> TierStats:
         """Counters of the present attachment, at most a second old."""
         return self.life.last_stats if self.life else TierStats()
+
+    async def refresh(self) -> None:
+        """Take a fresh snapshot of the counters; a tier that cannot give one is found by its pulse."""
+        if self.life:
+            with suppress(TierFault):
+                await self.life.refresh()
 
     def lose_interface(self, name: str) -> None:
         """Give the tier up when it stands on that interface."""

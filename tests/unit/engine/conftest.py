@@ -15,3 +15,8 @@ _spec.loader.exec_module(_rig)
 @pytest.fixture
 def failing_tier():
     return _rig.FailingTier
+
+
+@pytest.fixture
+def echo_tier():
+    return _rig.EchoTier

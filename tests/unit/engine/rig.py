@@ -75,3 +75,63 @@ class FailingTier:
         if self.fails == "stats":
             raise RuntimeError("no pulse")
         return TierStats(services={"web": ServiceStats(connections_opened=self.lives)})
+
+
+class EchoTier(FailingTier):
+    """Really serves: says its name to each client, then sends back what it gets."""
+
+    def __init__(self, name, order, **more):
+        super().__init__(**more)
+        self.name = name
+        self.order = order
+        self.active = 0
+
+    @hookimpl
+    def probe(self, host, settings):
+        return ProbeReport(order=self.order, carries=Carries.CONNECTIONS, requirements=())
+
+    @hookimpl
+    def stats(self, attachment):
+        return TierStats(services={"echo": ServiceStats(connections_active=self.active)})
+
+    @hookimpl
+    def forward(self, attachment, services):
+        self.services = services
+        return self._serve
+
+    async def _serve(self, *, task_status):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow, nursery)
+            await super()._run(task_status=task_status)
+
+    async def _follow(self, nursery):
+        accepting = {}
+        async for table in self.services.changes():
+            wanted = {
+                listener: assignment
+                for assignment in table.assignments.values()
+                if assignment.role.takes_new
+                for listener in assignment.listeners
+            }
+            for listener in [one for one in accepting if one not in wanted]:
+                accepting.pop(listener).cancel()
+            for listener in wanted:
+                if listener not in accepting:
+                    accepting[listener] = await nursery.start(self._accept, listener, nursery)
+
+    async def _accept(self, listener, nursery, *, task_status):
+        with trio.CancelScope() as scope, trio.socket.from_stdlib_socket(listener.sockets[0].dup()) as own:
+            task_status.started(scope)
+            while True:
+                client, _ = await own.accept()
+                self.active += 1
+                nursery.start_soon(self._echo, trio.SocketStream(client))
+
+    async def _echo(self, stream):
+        try:
+            async with stream:
+                await stream.send_all(self.name.encode() + b"\n")
+                async for data in stream:
+                    await stream.send_all(data)
+        finally:
+            self.active -= 1

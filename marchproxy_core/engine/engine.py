@@ -1,0 +1,200 @@
+"""The engine: holds the plan, the listeners and one supervisor per tier, and moves services between tiers.
+
+Everything that decides is elsewhere and pure (planner, assigning, pauses); here its answers are put into
+effect. A change of plan is published to every tier's table in one step without a checkpoint, so a fall-back
+takes as long as the tiers need to read their tables.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import final
+
+import attrs
+import structlog
+import trio
+
+from marchproxy_core.config import Config
+from marchproxy_core.engine.asking import ask_tiers, probe_tier
+from marchproxy_core.engine.assigning import tables
+from marchproxy_core.engine.netwatch import watch_interfaces
+from marchproxy_core.engine.supervisor import Supervisor
+from marchproxy_core.host import HostFacts
+from marchproxy_core.listeners import ListenerSet
+from marchproxy_core.metrics import CounterHistory
+from marchproxy_core.model import (
+    AttachContext,
+    BackendObservation,
+    BackendView,
+    Carries,
+    Plan,
+    ProbeReport,
+    ServiceTable,
+    TierStats,
+)
+from marchproxy_core.planner import TierFacts, check_start, make_plan
+from marchproxy_core.plugins import Tiers
+from marchproxy_core.services import Service
+
+log = structlog.get_logger()
+
+_DRAIN_LOOK_S = 0.1
+
+
+def unchecked(service: Service) -> tuple[BackendView, ...]:
+    """Show a service's backends as configured, with nothing known of their health."""
+    return tuple(BackendView(backend=backend) for backend in service.backends)
+
+
+@final
+@attrs.define(eq=False, kw_only=True)
+class Engine:
+    """The data plane of one daemon, from its first plan to the end of its drain."""
+
+    config: Config
+    tiers: Tiers
+    host: HostFacts
+    listeners: ListenerSet
+    """Owned by the engine from here on: closed at the end of :meth:`run`."""
+    backends: Callable[[Service], tuple[BackendView, ...]] = unchecked
+    observe: Callable[[BackendObservation], None] = lambda observation: None
+    plan: Plan = attrs.field(default=Plan(tiers=(), services=()))
+    ready: bool = False
+    moves: Counter[tuple[str, str, str]] = attrs.field(factory=Counter)
+    """How often a service moved, by tier left, tier taken and reason."""
+    _facts: tuple[TierFacts, ...] = ()
+    _possible: Plan = attrs.field(default=Plan(tiers=(), services=()))
+    _supervisors: dict[str, Supervisor] = attrs.field(factory=dict)
+    _history: CounterHistory = attrs.field(factory=CounterHistory)
+    _leaving: tuple[Service, ...] = ()
+    _drain: trio.Event = attrs.field(factory=trio.Event)
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Carry every service until :meth:`drain` was called and connections have ended, then return.
+
+        ``started()`` comes when each service is carried. Cancelling ends it at once, connections and all.
+
+        Raises:
+            StartRefused: A required tier cannot run, or a service has no tier.
+            ListenError: An address cannot be opened.
+        """
+        self._facts = await ask_tiers(self.tiers, self.host, self.config.settings, self.config.services)
+        self._possible = make_plan(self._facts, self.config.services, self.config.settings)
+        check_start(self._possible, self.config.settings)
+        self.listeners.open(self.config.services)
+        try:
+            async with trio.open_nursery() as nursery:
+                await self._start(nursery)
+                task_status.started()
+                await self._drain.wait()
+                await self._wait_for_connections()
+                nursery.cancel_scope.cancel()
+        finally:
+            self.ready = False
+            self.listeners.close()
+
+    def drain(self) -> None:
+        """Take nothing new; :meth:`run` returns when connections have ended, or after ``DRAIN_TIMEOUT``."""
+        if self._drain.is_set():
+            return
+        log.info("drain.started", timeout_s=self.config.settings.drain_timeout)
+        self.ready = False
+        self._leaving = self.config.services
+        self._publish()
+        self.listeners.close()
+        self._drain.set()
+
+    def stats(self) -> dict[str, TierStats]:
+        """Return the counters by tier, summed over all attachments; at most a second old."""
+        return self._history.total({tier: one.stats() for tier, one in self._supervisors.items() if one.life})
+
+    async def _start(self, nursery: trio.Nursery) -> None:
+        await nursery.start(watch_interfaces, self._lose_interface)
+        for tier in self._carries():
+            self._supervisors[tier] = self._supervisor(tier)
+        self._publish()
+        for supervisor in self._supervisors.values():
+            nursery.start_soon(supervisor.run)
+        for supervisor in self._supervisors.values():
+            await supervisor.settled()
+        self.ready = True
+        self._replan("started")
+        check_start(self.plan, self.config.settings)
+
+    def _supervisor(self, tier: str) -> Supervisor:
+        async def probe(name: str) -> ProbeReport:
+            return await probe_tier(self.tiers, name, self.host, self.config.settings)
+
+        return Supervisor(
+            tier=tier,
+            tiers=self.tiers,
+            context=AttachContext(settings=self.config.settings, host=self.host, observe=self.observe),
+            probe=probe,
+            changed=self._replan,
+            needed_now=self._is_needed,
+            detached=self._history.fold,
+        )
+
+    def _carries(self) -> dict[str, Carries]:
+        needed = {tier for plan in self._possible.services for tier in plan.chain}
+        return {f.name: f.report.carries for f in self._facts if f.name in needed and f.report}
+
+    def _is_needed(self, tier: str) -> bool:
+        possible = {plan.service.name for plan in self._possible.services if tier in plan.chain}
+        return any(plan.chosen is None for plan in self.plan.services if plan.service.name in possible)
+
+    def _lose_interface(self, name: str) -> None:
+        for supervisor in self._supervisors.values():
+            supervisor.lose_interface(name)
+
+    def _replan(self, reason: str) -> None:
+        """Make the plan that fits the tiers that are up, and put it into effect. Sync, so nothing comes between."""
+        if not self.ready:  # while starting, the first plan waits until every tier had its try
+            return
+        facts = tuple(
+            attrs.evolve(one, down=self._supervisors[one.name].down) if one.name in self._supervisors else one
+            for one in self._facts
+        )
+        before = {plan.service.name: plan.chosen for plan in self.plan.services}
+        self.plan = make_plan(facts, self.config.services, self.config.settings)
+        self._publish()
+        for plan in self.plan.services:
+            left, taken = before.get(plan.service.name), plan.chosen
+            if left == taken:
+                continue
+            if left is not None:
+                self.moves[left, taken or "none", reason] += 1
+            say = log.info if taken else log.error
+            say("service.moved", service=plan.service.name, tier=taken, left=left, reason=reason)
+
+    def _publish(self) -> None:
+        now = tables(
+            possible=self._possible,
+            actual=self.plan if self.plan.services else self._nobody_yet(),
+            carries=self._carries(),
+            backends=self.backends,
+            listeners=self.listeners.of,
+            draining=self._leaving,
+        )
+        for tier, supervisor in self._supervisors.items():
+            supervisor.services.publish(now.get(tier, ServiceTable()))
+
+    def _nobody_yet(self) -> Plan:
+        return attrs.evolve(
+            self._possible, services=tuple(attrs.evolve(plan, chain=()) for plan in self._possible.services)
+        )
+
+    async def _wait_for_connections(self) -> None:
+        with trio.move_on_after(self.config.settings.drain_timeout) as patience:
+            while await self._active():  # noqa: ASYNC110 - the tiers count; nobody signals
+                await trio.sleep(_DRAIN_LOOK_S)
+        if patience.cancelled_caught:
+            log.warning("drain.cut_off", tiers=sorted(self._supervisors))
+        else:
+            log.info("drain.finished")
+
+    async def _active(self) -> int:
+        for supervisor in self._supervisors.values():
+            await supervisor.refresh()
+        return sum(one.connections_active for tier in self.stats().values() for one in tier.services.values())

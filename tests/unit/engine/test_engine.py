@@ -1,0 +1,182 @@
+"""Services move between tiers, and real clients on real sockets notice nothing that they need not."""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+import threading
+from functools import partial
+
+import attrs
+import pytest
+import trio
+from pyroute2 import IPRoute
+
+from marchproxy_core.config import Config, Enable, Settings
+from marchproxy_core.engine.engine import Engine
+from marchproxy_core.engine.netwatch import watch_interfaces
+from marchproxy_core.errors import StartRefused
+from marchproxy_core.listeners import ListenerSet
+from marchproxy_core.model import TierState
+from marchproxy_core.plugins import Tiers
+from marchproxy_core.services import Backend, Endpoint, Service
+
+
+def echo_service():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        here = Endpoint.parse(f"127.0.0.1:{sock.getsockname()[1]}")
+    return Service(name="echo", listen=(here,), backends=(Backend(endpoint=here),))
+
+
+def engine_of(*tiers, service=None, **settings):
+    config = Config(settings=attrs.evolve(Settings(), **settings), services=(service or echo_service(),))
+    plugins = Tiers.of({tier.name: tier for tier in tiers})
+    return Engine(config=config, tiers=plugins, host=None, listeners=ListenerSet(1))
+
+
+async def client_of(engine):
+    here = engine.config.services[0].listen[0]
+    stream = await trio.open_tcp_stream(str(here.ip), here.port)
+    return stream, (await stream.receive_some(100)).decode().strip()
+
+
+async def echoes(stream, data):
+    await stream.send_all(data)
+    return await stream.receive_some(100) == data
+
+
+async def refused(engine):
+    """Return once a client is refused: the tier's own duplicate may be open for a moment more."""
+    with trio.fail_after(10):
+        while True:
+            try:
+                stream, _ = await client_of(engine)
+            except OSError:
+                return
+            await stream.aclose()
+
+
+def flat(error):
+    return (
+        [one for inner in error.exceptions for one in flat(inner)]
+        if hasattr(error, "exceptions")
+        else [error]
+    )
+
+
+async def until(condition):
+    with trio.fail_after(10):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await trio.sleep(0.01)
+
+
+async def test_the_highest_tier_serves_and_the_next_takes_over_when_it_breaks(echo_tier, nursery):
+    high, low = echo_tier("high", 100, fails="running"), echo_tier("low", 700)
+    engine = engine_of(high, low)
+    await nursery.start(engine.run)
+    stream, name = await client_of(engine)
+    assert name == "high"
+    assert engine.ready
+    high.break_now.set()
+    await until(lambda: engine.plan.services[0].chosen == "low")
+    after, name = await client_of(engine)
+    assert name == "low"
+    assert await echoes(after, b"still here")
+    assert engine.moves["high", "low", "running"] == 1
+    assert next(row.state for row in engine.plan.tiers if row.name == "high") is TierState.FAULTED
+    await stream.aclose()
+    await after.aclose()
+
+
+async def test_a_healed_tier_is_promoted_and_the_lower_ones_clients_stay(echo_tier, nursery):
+    high, low = echo_tier("high", 100, fails="attach"), echo_tier("low", 700)
+    engine = engine_of(high, low)
+    await nursery.start(engine.run)
+    early, name = await client_of(engine)
+    assert name == "low"
+    high.fails = ""
+    await until(lambda: engine.plan.services[0].chosen == "high")
+    await until(lambda: high.lives > 1)
+    late, name = await client_of(engine)
+    assert name == "high"
+    assert await echoes(early, b"not cut off")
+    assert engine.moves["low", "high", "promoted"] == 1
+    await early.aclose()
+    await late.aclose()
+
+
+async def test_drain_refuses_new_clients_and_waits_for_the_others(echo_tier):
+    engine = engine_of(echo_tier("only", 700), drain_timeout=30.0)
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(engine.run)
+            stream, _ = await client_of(engine)
+            engine.drain()
+            assert not engine.ready
+            await refused(engine)
+            assert await echoes(stream, b"to the end")
+            await stream.aclose()
+        # The nursery ends only when run() returned.
+
+
+async def test_a_client_that_never_ends_is_cut_off_after_the_drain_timeout(echo_tier):
+    engine = engine_of(echo_tier("only", 700), drain_timeout=0.3)
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(engine.run)
+            stream, _ = await client_of(engine)
+            engine.drain()
+        assert await stream.receive_some(10) == b""
+        await stream.aclose()
+
+
+async def test_start_is_refused_when_the_required_tier_cannot_attach(echo_tier):
+    high, low = echo_tier("high", 100, fails="attach"), echo_tier("low", 700)
+    engine = engine_of(high, low, enable={"high": Enable.TRUE})
+    with pytest.RaisesGroup(StartRefused, flatten_subgroups=True) as caught:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(engine.run)
+    (refused,) = flat(caught.value)
+    assert "'high' is required but faulted" in str(refused)
+    assert high.held == low.held == 0
+
+
+@pytest.mark.root
+def test_netlink_says_at_once_that_an_interface_is_gone():
+    lost = []
+
+    async def watch():
+        async with trio.open_nursery() as nursery:
+            gone = trio.Event()
+            await nursery.start(partial(watch_interfaces, lambda name: (lost.append(name), gone.set())))
+            await trio.to_thread.run_sync(drop)
+            with trio.fail_after(5):
+                await gone.wait()
+            nursery.cancel_scope.cancel()
+
+    def drop():
+        enter(namespace)
+        with IPRoute() as netlink:
+            netlink.link("add", ifname="brief0", kind="veth", peer={"ifname": "brief1"})
+            netlink.link("del", ifname="brief0")
+
+    def enter(fd):
+        if libc.setns(fd, 0x40000000):
+            raise OSError(ctypes.get_errno(), "setns")
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    namespace = -1
+
+    def alone():
+        nonlocal namespace
+        if libc.unshare(0x40000000):  # CLONE_NEWNET, for this thread alone
+            raise OSError(ctypes.get_errno(), "unshare")
+        with open("/proc/thread-self/ns/net") as here:
+            namespace = here.fileno()
+            trio.run(watch)
+
+    thread = threading.Thread(target=alone)
+    thread.start()
+    thread.join(20)
+    assert {"brief0", "brief1"} & set(lost)
