@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Mapping, MutableMapping
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 LEVELS = ("debug", "info", "warning", "error", "critical")
 """Level names, least urgent first."""
 
+FORMAT_VARIABLE = "MARCHPROXY_LOG_FORMAT"
+"""Environment variable with a :class:`LogFormat`, set by ``marchproxy run --log-format`` for all processes."""
 _MULTI_LINE_KEYS = frozenset({"exception", "stack"})
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Controls that a terminal obeys, and marks that reorder what a reader sees."""
@@ -60,19 +63,22 @@ def configure(
         process: What this process is, as ``control`` or ``sockets.0``; the key ``process`` of each line.
         level: The least level that is written, one of :data:`LEVELS` in any case (``LOG_LEVEL``).
         debug: Write every level, whatever ``level`` says (``PROXY_DEBUG``).
-        log_format: None: for people when the stream is a terminal, else JSON lines.
+        log_format: None: as ``MARCHPROXY_LOG_FORMAT`` has it, else for people when the stream is a terminal,
+            else JSON lines.
         stream: None: standard error as it is at each line. The caller closes it.
 
     Raises:
-        ValueError: The level is not known.
+        ValueError: The level or the format is not known.
     """
     name = "debug" if debug else level.lower()
     if name not in LEVELS:
         raise ValueError(f"log level {level!r}: want one of {', '.join(LEVELS)}")
+    is_terminal = (stream or sys.stderr).isatty()
     if log_format is None:
-        log_format = LogFormat.CONSOLE if (stream or sys.stderr).isatty() else LogFormat.JSON
+        usual = LogFormat.CONSOLE if is_terminal else LogFormat.JSON
+        log_format = LogFormat(os.environ.get(FORMAT_VARIABLE, usual))
     structlog.configure(
-        processors=_processors(process, log_format, colours=(stream or sys.stderr).isatty()),
+        processors=_processors(process, log_format, colours=is_terminal),
         wrapper_class=structlog.make_filtering_bound_logger(name),
         logger_factory=lambda *_: _LineWriter(stream),
         # Not cached: a cached logger would keep its level over a reload.

@@ -22,7 +22,7 @@ from marchproxy_core.version import version
 
 if TYPE_CHECKING:
     from marchproxy_core.admin.view import EngineView
-    from marchproxy_core.model import ServicePlan, TierRow
+    from marchproxy_core.model import Plan, ServicePlan, TierRow
     from marchproxy_core.plugins import PluginRow
 
 
@@ -182,19 +182,26 @@ ReloadAnswer = ReloadResult
 
 def acceleration(view: EngineView) -> AccelerationAnswer:
     """Read the tier table."""
-    stats = view.stats()
-    plugins = {row.name: row for row in view.plugins}
     active = {
         tier: sum(service.connections_active for service in tier_stats.services.values())
-        for tier, tier_stats in stats.items()
+        for tier, tier_stats in view.stats().items()
     }
     return AccelerationAnswer(
-        tiers=tuple(_tier(row, plugins.get(row.name), active.get(row.name, 0)) for row in view.plan.tiers),
+        tiers=tier_answers(view.plan, view.plugins, active),
         fallbacks=tuple(
             FallbackAnswer(left=left, to=to, reason=reason, count=count)
             for (left, to, reason), count in sorted(view.fallbacks().items())
         ),
     )
+
+
+def tier_answers(
+    plan: Plan, plugins: tuple[PluginRow, ...], active: Mapping[str, int] | None = None
+) -> tuple[TierAnswer, ...]:
+    """Describe every tier of a plan, given its plugin and its open connections by name."""
+    by_name = {row.name: row for row in plugins}
+    counts = active or {}
+    return tuple(_tier(row, by_name.get(row.name), counts.get(row.name, 0)) for row in plan.tiers)
 
 
 def _tier(row: TierRow, plugin: PluginRow | None, active: int) -> TierAnswer:
