@@ -195,7 +195,7 @@ async def test_http_server_that_takes_too_long_times_out(kind):
     async with server(never_answer if kind == "silent" else drip) as endpoint:
         result = await check_backend(endpoint, attrs.evolve(HTTP, timeout_s=0.25))
     assert (result.ok, result.reason) == (False, "timed out after 0.25 s")
-    assert result.latency_s == pytest.approx(0.25, abs=0.2)
+    assert 0.25 <= result.latency_s < 2
 
 
 async def test_http_server_that_drips_in_time_passes():
