@@ -20,6 +20,7 @@ from marchproxy_core.engine.asking import ask_tiers, probe_tier
 from marchproxy_core.engine.assigning import tables
 from marchproxy_core.engine.netwatch import watch_interfaces
 from marchproxy_core.engine.supervisor import Supervisor
+from marchproxy_core.errors import ListenError
 from marchproxy_core.host import HostFacts
 from marchproxy_core.listeners import ListenerSet
 from marchproxy_core.metrics import CounterHistory
@@ -59,6 +60,8 @@ class Engine:
     """Owned by the engine from here on: closed at the end of :meth:`run`."""
     backends: Callable[[Service], tuple[BackendView, ...]] = unchecked
     observe: Callable[[BackendObservation], None] = lambda observation: None
+    adopted: Callable[[Config], None] = lambda config: None
+    """Called with each configuration that a reload puts into effect, before any tier hears of it."""
     plan: Plan = attrs.field(default=Plan(tiers=(), services=()))
     ready: bool = False
     moves: Counter[tuple[str, str, str]] = attrs.field(factory=Counter)
@@ -69,6 +72,8 @@ class Engine:
     _history: CounterHistory = attrs.field(factory=CounterHistory)
     _leaving: tuple[Service, ...] = ()
     _drain: trio.Event = attrs.field(factory=trio.Event)
+    _nursery: trio.Nursery | None = None
+    _applying: trio.Lock = attrs.field(factory=trio.Lock)
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Carry every service until :meth:`drain` was called and connections have ended, then return.
@@ -85,12 +90,14 @@ class Engine:
         self.listeners.open(self.config.services)
         try:
             async with trio.open_nursery() as nursery:
+                self._nursery = nursery
                 await self._start(nursery)
                 task_status.started()
                 await self._drain.wait()
-                await self._wait_for_connections()
+                await self._wait_for_connections(self._leaving)
                 nursery.cancel_scope.cancel()
         finally:
+            self._nursery = None
             self.ready = False
             self.listeners.close()
 
@@ -104,6 +111,41 @@ class Engine:
         self._publish()
         self.listeners.close()
         self._drain.set()
+
+    async def apply(self, config: Config) -> None:
+        """Put a new configuration into effect: services that stay keep their tiers, listeners and connections.
+
+        Those that go are drained for up to ``DRAIN_TIMEOUT``, in the background.
+
+        Raises:
+            StartRefused: A required tier cannot run, or a service would have no tier; nothing was changed.
+            ListenError: A new address cannot be opened, or the engine is not running; nothing was changed.
+        """
+        async with self._applying:
+            facts = await ask_tiers(self.tiers, self.host, config.settings, config.services)
+            possible = make_plan(facts, config.services, config.settings)
+            check_start(possible, config.settings)
+            if self._nursery is None or not self.ready:
+                raise ListenError("the daemon is starting or draining - fix: reload again when it is ready")
+            self.listeners.open(config.services)
+            stay = {service.name for service in config.services}
+            gone = tuple(service for service in self.config.services if service.name not in stay)
+            self._leaving = tuple(one for one in self._leaving if one.name not in stay) + gone
+            self.config, self._facts, self._possible = config, facts, possible
+            self.adopted(config)
+            for tier in self._carries():
+                if tier in self._supervisors:
+                    self._supervisors[tier].context = self._context()
+                else:
+                    self._supervisors[tier] = self._supervisor(tier)
+                    self._nursery.start_soon(self._supervisors[tier].run)
+            self._replan("reloaded")
+            self._nursery.start_soon(self._see_off, gone)
+
+    def refresh_backends(self) -> None:
+        """Tell the tiers how the backends are now."""
+        if self.ready:
+            self._publish()
 
     def stats(self) -> dict[str, TierStats]:
         """Return the counters by tier, summed over all attachments; at most a second old."""
@@ -129,12 +171,15 @@ class Engine:
         return Supervisor(
             tier=tier,
             tiers=self.tiers,
-            context=AttachContext(settings=self.config.settings, host=self.host, observe=self.observe),
+            context=self._context(),
             probe=probe,
             changed=self._replan,
             needed_now=self._is_needed,
             detached=self._history.fold,
         )
+
+    def _context(self) -> AttachContext:
+        return AttachContext(settings=self.config.settings, host=self.host, observe=self.observe)
 
     def _carries(self) -> dict[str, Carries]:
         needed = {tier for plan in self._possible.services for tier in plan.chain}
@@ -185,16 +230,26 @@ class Engine:
             self._possible, services=tuple(attrs.evolve(plan, chain=()) for plan in self._possible.services)
         )
 
-    async def _wait_for_connections(self) -> None:
+    async def _see_off(self, services: tuple[Service, ...]) -> None:
+        """Let the connections of services that went away end; then forget them, and tiers that nobody needs."""
+        await self._wait_for_connections(services)
+        self._leaving = tuple(one for one in self._leaving if one not in services)
+        self._publish()
+        for tier in self._supervisors.keys() - self._carries().keys():
+            self._supervisors.pop(tier).stop()
+
+    async def _wait_for_connections(self, services: tuple[Service, ...]) -> None:
+        names = {service.name for service in services}
         with trio.move_on_after(self.config.settings.drain_timeout) as patience:
-            while await self._active():  # noqa: ASYNC110 - the tiers count; nobody signals
+            while await self._active(names):  # noqa: ASYNC110 - the tiers count; nobody signals
                 await trio.sleep(_DRAIN_LOOK_S)
         if patience.cancelled_caught:
-            log.warning("drain.cut_off", tiers=sorted(self._supervisors))
+            log.warning("drain.cut_off", services=sorted(names))
         else:
-            log.info("drain.finished")
+            log.info("drain.finished", services=sorted(names))
 
-    async def _active(self) -> int:
-        for supervisor in self._supervisors.values():
+    async def _active(self, names: set[str]) -> int:
+        for supervisor in tuple(self._supervisors.values()):
             await supervisor.refresh()
-        return sum(one.connections_active for tier in self.stats().values() for one in tier.services.values())
+        found = (item for tier in self.stats().values() for item in tier.services.items())
+        return sum(stats.connections_active for name, stats in found if name in names)

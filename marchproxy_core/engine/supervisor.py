@@ -45,6 +45,7 @@ class Supervisor:
     down: str = "is starting"
     """Why the tier may not be chosen now; empty when it may."""
     life: TierLife | None = None
+    _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _pauses: Pauses = attrs.field(factory=Pauses)
     _settled: trio.Event = attrs.field(factory=trio.Event)
     _up: trio.Event = attrs.field(factory=trio.Event)
@@ -71,8 +72,16 @@ class Supervisor:
                 TierFault(self.tier, "interface_gone", f"interface {name} is gone", f"bring {name} back")
             )
 
+    def stop(self) -> None:
+        """End :meth:`run`: nobody needs the tier any more."""
+        self._scope.cancel()
+
     async def run(self) -> None:
-        """Attach, forward and retry until cancelled."""
+        """Attach, forward and retry until stopped or cancelled."""
+        with self._scope:
+            await self._keep_alive()
+
+    async def _keep_alive(self) -> None:
         while True:
             started_s = trio.current_time()
             await self._one_life()

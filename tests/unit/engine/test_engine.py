@@ -35,8 +35,8 @@ def engine_of(*tiers, service=None, **settings):
     return Engine(config=config, tiers=plugins, host=None, listeners=ListenerSet(1))
 
 
-async def client_of(engine):
-    here = engine.config.services[0].listen[0]
+async def client_of(engine, service=None):
+    here = (service or engine.config.services[0]).listen[0]
     stream = await trio.open_tcp_stream(str(here.ip), here.port)
     return stream, (await stream.receive_some(100)).decode().strip()
 
@@ -46,12 +46,12 @@ async def echoes(stream, data):
     return await stream.receive_some(100) == data
 
 
-async def refused(engine):
+async def refused(engine, service=None):
     """Return once a client is refused: the tier's own duplicate may be open for a moment more."""
     with trio.fail_after(10):
         while True:
             try:
-                stream, _ = await client_of(engine)
+                stream, _ = await client_of(engine, service)
             except OSError:
                 return
             await stream.aclose()
@@ -129,6 +129,38 @@ async def test_a_client_that_never_ends_is_cut_off_after_the_drain_timeout(echo_
             engine.drain()
         assert await stream.receive_some(10) == b""
         await stream.aclose()
+
+
+async def test_a_reload_keeps_what_stays_adds_what_comes_and_drains_what_goes(echo_tier, nursery):
+    stays, goes, comes = (attrs.evolve(echo_service(), name=name) for name in ("stays", "goes", "comes"))
+    engine = engine_of(echo_tier("only", 700), service=stays, drain_timeout=30.0)
+    engine.config = attrs.evolve(engine.config, services=(stays, goes))
+    await nursery.start(engine.run)
+    kept, _ = await client_of(engine, stays)
+    leaving, _ = await client_of(engine, goes)
+    before = engine.listeners.of(stays)[0]
+    await engine.apply(attrs.evolve(engine.config, services=(stays, comes)))
+    assert engine.listeners.of(stays)[0] is before
+    fresh, name = await client_of(engine, comes)
+    assert name == "only"
+    assert await echoes(kept, b"unchanged")
+    assert await echoes(leaving, b"drains")
+    await refused(engine, goes)
+    for stream in (kept, leaving, fresh):
+        await stream.aclose()
+
+
+async def test_a_reload_that_cannot_be_carried_changes_nothing(echo_tier, nursery):
+    service = echo_service()
+    engine = engine_of(echo_tier("only", 700), service=service)
+    await nursery.start(engine.run)
+    pinned = attrs.evolve(service, tier="absent")
+    with pytest.raises(StartRefused, match="not installed"):
+        await engine.apply(attrs.evolve(engine.config, services=(pinned,)))
+    assert engine.config.services == (service,)
+    stream, name = await client_of(engine)
+    assert name == "only"
+    await stream.aclose()
 
 
 async def test_start_is_refused_when_the_required_tier_cannot_attach(echo_tier):
