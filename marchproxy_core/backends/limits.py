@@ -7,11 +7,15 @@ Nothing here is shared between workers; that they see the same totals is what ma
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import attrs
 
 from marchproxy_core.drops import DropReason
+
+if TYPE_CHECKING:
+    from marchproxy_core.config import Settings
+    from marchproxy_core.services import Service
 
 
 def default_burst(rate: float) -> float:
@@ -142,6 +146,45 @@ class Limit:
         """Let the bucket see the total; on each heartbeat, see :class:`LeakyBucket`."""
         if self.bucket is not None:
             self.bucket.look(now_s, self.opened())
+
+
+def service_limit(
+    service: Service, settings: Settings, *, active: Callable[[], int], opened: Callable[[], int]
+) -> Limit:
+    """Make the limit that a service has, its own or the settings' for every service.
+
+    Args:
+        service: The service.
+        settings: For ``SERVICE_MAX_CONNECTIONS`` and ``SERVICE_CONNECTION_RATE``.
+        active: The service's open connections and flows now, over all workers.
+        opened: All that it ever opened, over all workers.
+    """
+    own_count, own_rate = service.max_connections, service.connection_rate
+    return Limit.for_service(
+        active=active,
+        opened=opened,
+        max_connections=settings.service_max_connections if own_count is None else own_count,
+        rate=settings.service_connection_rate if own_rate is None else own_rate,
+    )
+
+
+def global_limit(settings: Settings, *, active: Callable[[], int], opened: Callable[[], int]) -> Limit:
+    """Make the limit over all services; of MAX_CONNECTIONS and GLOBAL_MAX_CONNECTIONS the smaller counts.
+
+    Args:
+        settings: For these two and ``GLOBAL_CONNECTION_RATE``.
+        active: Open connections and flows of all services now, over all workers.
+        opened: All that were ever opened, over all workers.
+    """
+    counts = [
+        count for count in (settings.max_connections, settings.global_max_connections) if count is not None
+    ]
+    return Limit.for_all(
+        active=active,
+        opened=opened,
+        max_connections=min(counts, default=None),
+        rate=settings.global_connection_rate,
+    )
 
 
 @final

@@ -9,7 +9,7 @@ from collections import Counter
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marchproxy_core.backends import balancing, make_balancer
@@ -42,6 +42,7 @@ any_weights = st.lists(st.integers(0, 65535), min_size=1, max_size=8).filter(any
 
 
 @given(small_weights, st.integers(0, 40))
+@settings(deadline=None)
 def test_round_robin_shares_match_the_weights_exactly_over_a_cycle(weights, start):
     cycle = sum(weights) // math.gcd(*weights)
     balancer = make_balancer(Balance.ROUND_ROBIN, views(*weights), start=start)
@@ -52,6 +53,7 @@ def test_round_robin_shares_match_the_weights_exactly_over_a_cycle(weights, star
 
 
 @given(small_weights)
+@settings(deadline=None)
 def test_both_round_robins_take_the_same_turns(weights):
     divisor = math.gcd(*weights)
     reduced = [weight // divisor for weight in weights]
@@ -62,6 +64,7 @@ def test_both_round_robins_take_the_same_turns(weights):
 
 
 @given(any_weights, st.integers(1, 300))
+@settings(deadline=None)
 def test_round_robin_is_never_far_from_its_shares(weights, count):
     served = Counter(picks(balancing.make_round_robin(weights), count))
     for at, weight in enumerate(weights):
@@ -91,6 +94,7 @@ def test_workers_that_start_apart_begin_at_different_backends():
 
 @pytest.mark.parametrize("balance", ALL)
 @given(data=st.data())
+@settings(deadline=None)
 def test_a_retry_goes_through_every_usable_backend_once(balance, data):
     weights = data.draw(small_weights)
     balancer = make_balancer(balance, views(*weights), random=Random(data.draw(st.integers())))
@@ -130,6 +134,7 @@ def test_without_a_weight_there_is_no_backend(balance, weights):
     st.lists(st.tuples(st.integers(1, 20), st.integers(0, 100)), min_size=1, max_size=8),
     st.integers(1, 20),
 )
+@settings(deadline=None)
 def test_least_connections_takes_the_least_loaded_for_its_weight(backends, count):
     weights, loads = zip(*backends, strict=True)
     balancer = make_balancer(Balance.LEAST_CONNECTIONS, views(*weights))
@@ -139,6 +144,7 @@ def test_least_connections_takes_the_least_loaded_for_its_weight(backends, count
 
 
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=6))
+@settings(deadline=None)
 def test_least_connections_fills_up_by_weight(weights):
     balancer = make_balancer(Balance.LEAST_CONNECTIONS, views(*weights))
     loads = [0] * len(weights)
@@ -186,6 +192,7 @@ def test_random_of_two_keeps_loads_even():
 
 
 @given(st.binary(max_size=20))
+@settings(deadline=None)
 def test_maglev_keeps_a_client_at_its_backend(key):
     one, two = (make_balancer(Balance.MAGLEV, views(1, 1, 1)) for _ in range(2))
     assert len(set(picks(one, 5, key=key) + picks(two, 5, key=key))) == 1

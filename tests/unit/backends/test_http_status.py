@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from marchproxy_core.backends import http_status
@@ -25,6 +25,7 @@ def test_no_prefix_of_an_answer_is_taken_for_another():
 @given(st.binary(max_size=300) | st.binary(max_size=60).map(lambda tail: b"HTTP/1.1 " + tail))
 @example(b"HTTP/1.1 100 \r\n\r\n" * 2000)
 @example(b"HTTP/1.1 200 " + b"x" * http_status.MAX_HEAD)
+@settings(deadline=None)
 def test_noise_is_a_status_a_reason_or_not_yet_decided(data):
     try:
         status = http_status.status_of(data)
@@ -35,6 +36,7 @@ def test_noise_is_a_status_a_reason_or_not_yet_decided(data):
 
 
 @given(st.binary(min_size=1, max_size=100), st.integers(0, 100))
+@settings(deadline=None)
 def test_a_verdict_does_not_change_with_more_bytes(tail, length):
     whole = b"HTTP/1.1 " + tail + b"\r\n"
     try:

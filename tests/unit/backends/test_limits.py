@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marchproxy_core.backends import LeakyBucket, Limit, Limits
+from marchproxy_core.backends import LeakyBucket, Limit, Limits, global_limit, service_limit
+from marchproxy_core.config import Settings
 from marchproxy_core.drops import DropReason
+from marchproxy_core.services import Backend, Endpoint, Service
 
 # Times in 64ths of a second: sums of them are exact, so the laws are tested without tolerances.
 TICK_S = 1 / 64
@@ -48,6 +50,7 @@ offers = st.lists(
 
 
 @given(rates, bursts, offers)
+@settings(deadline=None)
 def test_no_window_has_more_than_burst_and_rate_allow(rate, burst, offers):
     workers = Workers.make(4, rate, burst)
     ticks = 0
@@ -61,6 +64,7 @@ def test_no_window_has_more_than_burst_and_rate_allow(rate, burst, offers):
 
 
 @given(rates, st.integers(1, 30), st.integers(1, 8), offers)
+@settings(deadline=None)
 def test_traffic_below_the_rate_is_never_refused(rate, ideal_burst, gap, offers):
     """Offered is only what a single exact bucket passes, less what the heartbeats' gap may hide."""
     workers = Workers.make(4, rate, ideal_burst + rate * gap * TICK_S)
@@ -211,3 +215,49 @@ def test_services_share_the_global_bucket():
     assert admitted == 3
     shared.look(0.5)
     assert both[0].refuses(0.5) is None
+
+
+def web(**bounds):
+    endpoint = Endpoint.parse("127.0.0.1:80")
+    return Service(name="web", listen=(endpoint,), backends=(Backend(endpoint=endpoint),), **bounds)
+
+
+@pytest.mark.parametrize(
+    ("own", "variables", "count", "rate"),
+    [
+        ({}, {}, None, None),
+        ({}, {"service_max_connections": 7, "service_connection_rate": 9.0}, 7, 9.0),
+        (
+            {"max_connections": 1, "connection_rate": 2.0},
+            {"service_max_connections": 7, "service_connection_rate": 9.0},
+            1,
+            2.0,
+        ),
+        ({"max_connections": 1}, {"service_connection_rate": 9.0}, 1, 9.0),
+        ({}, {"max_connections": 7, "global_connection_rate": 9.0}, None, None),
+    ],
+)
+def test_a_services_own_limit_goes_before_the_settings(own, variables, count, rate):
+    counts = Counts()
+    chosen = attrs.evolve(Settings(), **variables)
+    limit = service_limit(web(**own), chosen, active=counts.read_active, opened=counts.read_opened)
+    assert (limit.max_connections, limit.bucket.rate if limit.bucket else None) == (count, rate)
+    assert (limit.full, limit.fast) == (DropReason.MAX_CONNECTIONS, DropReason.CONNECTION_RATE)
+
+
+@pytest.mark.parametrize(
+    ("variables", "count", "rate"),
+    [
+        ({}, None, None),
+        ({"max_connections": 5}, 5, None),
+        ({"global_max_connections": 6, "global_connection_rate": 3.0}, 6, 3.0),
+        ({"max_connections": 5, "global_max_connections": 6}, 5, None),
+        ({"service_max_connections": 5, "service_connection_rate": 3.0}, None, None),
+    ],
+)
+def test_of_two_global_counts_the_smaller_is_the_limit(variables, count, rate):
+    counts = Counts()
+    chosen = attrs.evolve(Settings(), **variables)
+    limit = global_limit(chosen, active=counts.read_active, opened=counts.read_opened)
+    assert (limit.max_connections, limit.bucket.rate if limit.bucket else None) == (count, rate)
+    assert (limit.full, limit.fast) == (DropReason.GLOBAL_MAX_CONNECTIONS, DropReason.GLOBAL_CONNECTION_RATE)
