@@ -20,6 +20,7 @@ from marchproxy_core.engine.asking import ask_tiers, probe_tier
 from marchproxy_core.engine.assigning import tables
 from marchproxy_core.engine.netwatch import watch_interfaces
 from marchproxy_core.engine.supervisor import Supervisor
+from marchproxy_core.engine.watchdog import Watchdog
 from marchproxy_core.errors import ListenError
 from marchproxy_core.host import HostFacts
 from marchproxy_core.listeners import ListenerSet
@@ -62,6 +63,7 @@ class Engine:
     observe: Callable[[BackendObservation], None] = lambda observation: None
     adopted: Callable[[Config], None] = lambda config: None
     """Called with each configuration that a reload puts into effect, before any tier hears of it."""
+    watchdog: Watchdog = attrs.field(factory=Watchdog)
     plan: Plan = attrs.field(default=Plan(tiers=(), services=()))
     ready: bool = False
     moves: Counter[tuple[str, str, str]] = attrs.field(factory=Counter)
@@ -89,17 +91,22 @@ class Engine:
         check_start(self._possible, self.config.settings)
         self.listeners.open(self.config.services)
         try:
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
-                await self._start(nursery)
-                task_status.started()
-                await self._drain.wait()
-                await self._wait_for_connections(self._leaving)
-                nursery.cancel_scope.cancel()
+            with self.watchdog.watching():
+                await self._carry(task_status)
         finally:
             self._nursery = None
             self.ready = False
             self.listeners.close()
+
+    async def _carry(self, task_status: trio.TaskStatus[None]) -> None:
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self.watchdog.beat)
+            await self._start(nursery)
+            task_status.started()
+            await self._drain.wait()
+            await self._wait_for_connections(self._leaving)
+            nursery.cancel_scope.cancel()
 
     def drain(self) -> None:
         """Take nothing new; :meth:`run` returns when connections have ended, or after ``DRAIN_TIMEOUT``."""

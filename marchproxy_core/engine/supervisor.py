@@ -16,6 +16,7 @@ import trio
 
 from marchproxy_core.engine.life import ReadStats, TierLife, read_stats_in_thread
 from marchproxy_core.engine.pauses import Pauses
+from marchproxy_core.engine.watchdog import running_tier
 from marchproxy_core.errors import TierFault
 from marchproxy_core.model import AttachContext, Outcome, ProbeReport, ServiceTable, TierStats
 from marchproxy_core.plugins import Tiers
@@ -78,6 +79,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """Attach, forward and retry until stopped or cancelled."""
+        running_tier.set(self.tier)
         with self._scope:
             await self._keep_alive()
 

@@ -102,7 +102,7 @@ class EchoTier(FailingTier):
     async def _serve(self, *, task_status):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._follow, nursery)
-            await super()._run(task_status=task_status)
+            await self._run(task_status=task_status)
 
     async def _follow(self, nursery):
         accepting = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import socket
 import threading
+import time
 from functools import partial
 
 import attrs
@@ -15,6 +16,7 @@ from pyroute2 import IPRoute
 from marchproxy_core.config import Config, Enable, Settings
 from marchproxy_core.engine.engine import Engine
 from marchproxy_core.engine.netwatch import watch_interfaces
+from marchproxy_core.engine.watchdog import Watchdog
 from marchproxy_core.errors import StartRefused
 from marchproxy_core.listeners import ListenerSet
 from marchproxy_core.model import TierState
@@ -160,6 +162,30 @@ async def test_a_reload_that_cannot_be_carried_changes_nothing(echo_tier, nurser
     assert engine.config.services == (service,)
     stream, name = await client_of(engine)
     assert name == "only"
+    await stream.aclose()
+
+
+@pytest.mark.parametrize("how", ["a loop", "a blocking call"])
+async def test_a_tier_that_blocks_the_event_loop_is_freed_and_demoted(echo_tier, nursery, how):
+    class Blocking(echo_tier):
+        async def _run(self, *, task_status):
+            task_status.started()
+            await self.break_now.wait()
+            end = time.monotonic() + 60  # only if the watchdog fails
+            while time.monotonic() < end:
+                if how == "a blocking call":
+                    threading.Event().wait(60)
+
+    high, low = Blocking("high", 100), echo_tier("low", 700)
+    engine = engine_of(high, low)
+    engine.watchdog = Watchdog(patience_s=0.6)
+    await nursery.start(engine.run)
+    high.break_now.set()
+    await until(lambda: engine.plan.services[0].chosen == "low")
+    assert "blocked the event loop" in engine.plan.services[0].decision.candidates[0].reason
+    assert engine.moves["high", "low", "hung"] == 1
+    stream, name = await client_of(engine)
+    assert name == "low"
     await stream.aclose()
 
 
