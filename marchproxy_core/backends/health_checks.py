@@ -166,15 +166,15 @@ class _Watch:
 
 
 def _log_change(change: HealthChange) -> None:
-    where = {"service": change.service, "backend": str(change.backend), "reason": change.reason}
+    service, backend, reason = change.service, str(change.backend), change.reason
     if change.now is Health.DOWN:
-        log.warning("backend.went_down", **where)
+        log.warning("backend.went_down", service=service, backend=backend, reason=reason)
     elif change.now is Health.EJECTED:
-        log.warning("backend.ejected", **where)
+        log.warning("backend.ejected", service=service, backend=backend, reason=reason)
     elif change.was is Health.EJECTED:
-        log.info("backend.readmitted", **where)
+        log.info("backend.readmitted", service=service, backend=backend, reason=reason)
     elif change.now is Health.UP:
-        log.info("backend.went_up", **where)
+        log.info("backend.went_up", service=service, backend=backend, reason=reason)
 
 
 async def check_backend(backend: Endpoint, check: HealthCheck) -> CheckResult:
