@@ -42,7 +42,7 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, SystemExit):
             raise
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - the last stop before the terminal
             leaves = _leaves(error)
             for leaf in leaves:
                 if isinstance(leaf, KeyboardInterrupt):

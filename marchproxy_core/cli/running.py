@@ -23,7 +23,10 @@ from marchproxy_core.admin.answers import (
 from marchproxy_core.cli import paint
 from marchproxy_core.cli.client import AdminClient
 from marchproxy_core.cli.options import admin_option, echo_json, json_option
+from marchproxy_core.config import load
 from marchproxy_core.logs import FORMAT_VARIABLE, LogFormat
+from marchproxy_core.logs import configure as configure_logging
+from marchproxy_core.plugins import discover
 
 
 @attrs.frozen(kw_only=True)
@@ -53,13 +56,17 @@ class StatusReport:
 def run(*, config_path: Path, log_format: str | None) -> None:
     """Run the daemon until it is told to stop.
 
-    SIGTERM drains: nothing new is taken, connections may end. SIGINT stops at once. SIGHUP reloads the file.
+    SIGTERM and SIGINT drain: nothing new is taken, connections may end; a second one ends at once. SIGHUP
+    reloads the file.
     """
+    # Imported here: the other commands do not need the engine.
     from marchproxy_core.engine.daemon import run_daemon
 
     if log_format is not None:
         # In the environment, since the workers log to the same place.
         os.environ[FORMAT_VARIABLE] = log_format
+    settings = load(config_path, os.environ, discover().names).settings
+    configure_logging("control", level=settings.log_level, debug=settings.proxy_debug)
     run_daemon(config_path, os.environ)
 
 

@@ -92,7 +92,7 @@ PLAN = Plan(
 )
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, slots=False)
 class FakeEngine:
     """What the engine is to the admin API."""
 
