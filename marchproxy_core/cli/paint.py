@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from marchproxy_core.config import PrintedService, PrintedSetting
     from marchproxy_core.model import Requirement
 
-_PIPE_WIDTH = 160
+_PIPE_WIDTH = 1000
 _STATE_STYLES = {
     TierState.CHOSEN: "bold green",
     TierState.ARMED: "green",

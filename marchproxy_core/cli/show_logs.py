@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -76,8 +77,7 @@ def logs(
 
 def _show_file(path: Path, shower: Shower) -> None:
     if str(path) == "-":
-        with click.open_file("-", "rb") as stream:
-            _show_all(read_lines(stream), shower)
+        _show_all(read_lines(sys.stdin.buffer), shower)
         return
     with path.open("rb") as stream:
         _show_all(read_lines(stream), shower)
