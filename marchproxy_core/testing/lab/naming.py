@@ -90,6 +90,11 @@ def sweep() -> tuple[str, ...]:
     return dead
 
 
+def own_names() -> tuple[str, ...]:
+    """Return the names of the namespaces that this process owns."""
+    return tuple(name for name in _names() if name.startswith(f"mplab-{os.getpid()}-"))
+
+
 def within(path: Path, work: Callable[[], T]) -> T:
     """Run ``work`` in the namespace, in the calling thread, and come back."""
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
