@@ -109,8 +109,9 @@ def _processors(process: str, log_format: LogFormat, *, colours: bool) -> list[P
 
 
 def _render_json(logger: WrappedLogger, method: str, event: EventDict) -> str:
+    ordered = {key: event.pop(key) for key in ("timestamp", "level", "event", "process") if key in event}
     # All but ASCII is escaped. JSON leaves DEL as it is, which here can only stand inside a string.
-    return json.dumps(event, default=_plain).replace("\x7f", "\\u007f")
+    return json.dumps({**ordered, **event}, default=_plain).replace("\x7f", "\\u007f")
 
 
 def _escape_values(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
