@@ -116,7 +116,7 @@ def test_tracebacks_are_in_the_line():
     stream = io.StringIO()
     logs.configure("control", stream=stream)
     try:
-        int("x")  # noqa: B018 - for the exception
+        int("x")
     except ValueError:
         structlog.get_logger().exception("tier.failed")
     assert "ValueError" in written(stream)[0]["exception"]
