@@ -1,6 +1,7 @@
 """Every event in the code is named as events are named, and is in docs/events.md with its keys, and back."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -68,6 +69,7 @@ def log_calls(tree):
             yield node
 
 
+@functools.cache
 def events_in_code():
     events = {}
     for path in sources():
@@ -81,6 +83,7 @@ def events_in_code():
     return events
 
 
+@functools.cache
 def documented():
     text = (ROOT / "docs" / "events.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([^`]+)` \| [a-z, ]+ \|([^|]*)\|", text, re.MULTILINE)
