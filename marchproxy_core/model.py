@@ -174,6 +174,8 @@ class ServiceTable:
     """What a tier has to carry, by service name; replaced as a whole at each change."""
 
     assignments: Mapping[str, Assignment] = attrs.field(factory=dict)
+    settings: Settings = attrs.field(factory=Settings)
+    """Those in force: a reload may change limits and timeouts under a tier that stays attached."""
 
 
 @attrs.frozen(kw_only=True)

@@ -10,6 +10,7 @@ from marchproxy_core.planner import roles
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from marchproxy_core.config import Settings
     from marchproxy_core.model import BackendView, Carries, Listener, Plan
     from marchproxy_core.services import Service
 
@@ -21,6 +22,7 @@ def tables(
     carries: Mapping[str, Carries],
     backends: Callable[[Service], tuple[BackendView, ...]],
     listeners: Callable[[Service], tuple[Listener, ...]],
+    settings: Settings,
     draining: tuple[Service, ...] = (),
 ) -> dict[str, ServiceTable]:
     """Say what every tier has to carry, by tier.
@@ -31,6 +33,7 @@ def tables(
         carries: What each tier moves.
         backends: The backends of a service as they are now.
         listeners: The open listeners of a service.
+        settings: The settings in force.
         draining: Services that are going away; every tier keeps what is established of them.
     """
     result: dict[str, dict[str, Assignment]] = {tier: {} for tier in carries}
@@ -50,4 +53,4 @@ def tables(
     for service in draining:
         for assignments in result.values():
             assignments.setdefault(service.name, Assignment(service=service, role=Role.DRAINING, backends=()))
-    return {tier: ServiceTable(assignments) for tier, assignments in result.items()}
+    return {tier: ServiceTable(assignments, settings) for tier, assignments in result.items()}

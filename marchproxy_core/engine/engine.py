@@ -227,6 +227,7 @@ class Engine:
             carries=self._carries(),
             backends=self.backends,
             listeners=self.listeners.of,
+            settings=self.config.settings,
             draining=self._leaving,
         )
         for tier, supervisor in self._supervisors.items():
