@@ -18,7 +18,7 @@ import trio
 from marchproxy_core.testing.lab import naming
 from marchproxy_core.testing.waiting import until
 
-_IDLE_TRIO_THREAD = "Trio thread"  # trio keeps threads for ten idle seconds; busy ones have another name
+_IDLE_TRIO_THREAD = "Trio thread"  # a busy one is named after its work
 
 
 @attrs.frozen(kw_only=True)
@@ -44,8 +44,7 @@ class ResourceCensus:
             children=frozenset(_children()),
             threads=frozenset(
                 f"{thread.name} ({thread.ident})"
-                for thread in threading.enumerate()
-                if not thread.name.startswith(_IDLE_TRIO_THREAD)
+                for thread in set(threading.enumerate()) - idle_trio_threads()
             ),
             tasks=frozenset(_tasks()),
             namespaces=frozenset(naming.own_names()),
@@ -85,6 +84,11 @@ async def assert_nothing_leaked(
         lines = leaked()
         if lines:
             raise AssertionError("leaked:\n  " + "\n  ".join(lines)) from None
+
+
+def idle_trio_threads() -> set[threading.Thread]:
+    """Return the threads that trio keeps, for ten seconds each, to use again."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith(_IDLE_TRIO_THREAD)}
 
 
 def _descriptors() -> Iterable[str]:

@@ -59,9 +59,8 @@ class Counters:
         )
 
 
-@final
 @attrs.define(eq=False)
-class _Served:
+class Served:
     """One service as it stands: its assignment, whom it accepts from, what is open."""
 
     assignment: Assignment
@@ -80,13 +79,12 @@ class _Served:
         return [v.backend.endpoint for v in willing[first:] + willing[:first]]
 
 
-@final
 @attrs.define(eq=False)
 class Relay:
     """Relays for every service of a table, TCP and UDP, until cancelled."""
 
     counters: dict[str, Counters]
-    _served: dict[str, _Served] = attrs.field(factory=dict, init=False)
+    _served: dict[str, Served] = attrs.field(factory=dict, init=False)
 
     async def run(self, services: Table[ServiceTable], *, task_status: trio.TaskStatus[None]) -> None:
         """Follow the table; ``started()`` comes once its first value is served."""
@@ -107,11 +105,11 @@ class Relay:
             served = self._served.get(name)
             if served is None:
                 counters = self.counters.setdefault(name, Counters())
-                served = self._served[name] = _Served(assignment, counters)
+                served = self._served[name] = Served(assignment, counters)
             served.assignment = assignment
             self._listen(served, nursery)
 
-    def _listen(self, served: _Served, nursery: trio.Nursery) -> None:
+    def _listen(self, served: Served, nursery: trio.Nursery) -> None:
         assignment = served.assignment
         if assignment.role is Role.DRAINING and assignment.service.protocol is Protocol.UDP:
             return  # established flows still arrive there; new ones are refused one by one
@@ -130,7 +128,7 @@ class Relay:
 
     async def _accept(
         self,
-        served: _Served,
+        served: Served,
         listening: trio.socket.SocketType,
         scope: trio.CancelScope,
         nursery: trio.Nursery,
@@ -140,7 +138,7 @@ class Relay:
                 client, _ = await listening.accept()
                 nursery.start_soon(self._connection, served, client)
 
-    async def _connection(self, served: _Served, client: trio.socket.SocketType) -> None:
+    async def _connection(self, served: Served, client: trio.socket.SocketType) -> None:
         scope = trio.CancelScope()
         served.open.add(scope)
         served.counters.opened += 1
@@ -187,7 +185,7 @@ class Relay:
 
     async def _receive(
         self,
-        served: _Served,
+        served: Served,
         listening: trio.socket.SocketType,
         scope: trio.CancelScope,
         nursery: trio.Nursery,
@@ -207,7 +205,7 @@ class Relay:
                 for flow in flows.values():
                     flow.close()
 
-    async def _new_flow(self, served: _Served, known: int) -> trio.socket.SocketType | None:
+    async def _new_flow(self, served: Served, known: int) -> trio.socket.SocketType | None:
         if not served.assignment.role.takes_new:
             return None
         if known >= _MOST_FLOWS:
@@ -223,7 +221,7 @@ class Relay:
 
     async def _answer(
         self,
-        served: _Served,
+        served: Served,
         flow: trio.socket.SocketType,
         listening: trio.socket.SocketType,
         client: tuple[object, ...],

@@ -61,6 +61,7 @@ class FakeTier:
     interfaces: frozenset[str] = frozenset()
     moves_bytes: bool = True
     """Whether it relays traffic; a tier that does not just follows its table."""
+    make_relay: Callable[[dict[str, Counters]], Relay] = Relay
     probes: int = attrs.field(default=0, init=False)
     lives: int = attrs.field(default=0, init=False)
     """How often it was attached."""
@@ -112,7 +113,7 @@ class FakeTier:
         async def run(*, task_status: trio.TaskStatus[None]) -> None:
             async with trio.open_nursery() as nursery:
                 if self.moves_bytes:
-                    await nursery.start(Relay(attachment.counters).run, services)
+                    await nursery.start(self.make_relay(attachment.counters).run, services)
                 nursery.start_soon(self._follow, services)
                 task_status.started()
 
