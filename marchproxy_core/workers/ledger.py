@@ -1,0 +1,65 @@
+"""Counters in shared memory: every process adds in a region of its own and reads everybody's.
+
+A *cell* is one signed 64-bit number at the same place in each region; its total is the sum over the regions.
+Nobody writes to another's region, so no lock is needed: an aligned 64-bit store is seen whole on every machine
+that Python's memoryview of format ``q`` runs natively on. Region 0 is the control process's.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import final
+
+from marchproxy_core.drops import DropReason
+
+REGION_CELLS = 1 << 16
+"""Cells in a region: 512 KiB of address space; only pages that are written to take memory."""
+
+# Cells at the beginning of each region.
+BEAT = 0
+"""A worker's last heartbeat, in nanoseconds of CLOCK_MONOTONIC; only its own region's makes sense."""
+ALL_ACTIVE = 1
+"""Connections and flows of all services that are open."""
+ALL_OPENED = 2
+MEMORY_FULL = 3
+"""In the control process's region: 1 while the daemon uses more than ``MAX_MEMORY_MB``."""
+FIRST_FREE = 8
+
+# Cells of a service, from its first one on.
+OPENED, ACTIVE, BYTES_IN, BYTES_OUT, PACKETS_IN, PACKETS_OUT = range(6)
+DROPS = {reason: 6 + place for place, reason in enumerate(DropReason)}
+SERVICE_CELLS = 6 + len(DROPS)
+
+
+@final
+class Ledger:
+    """All regions, mapped into this process."""
+
+    def __init__(self, descriptor: int, region: int = 0) -> None:
+        """Map the memory behind a descriptor, which the caller may close afterwards.
+
+        Args:
+            descriptor: As :meth:`create` made it, or inherited.
+            region: The region of this process.
+        """
+        size = os.fstat(descriptor).st_size
+        self._memory = mmap.mmap(descriptor, size)
+        cells = memoryview(self._memory).cast("q")
+        self.regions = tuple(
+            cells[start : start + REGION_CELLS] for start in range(0, len(cells), REGION_CELLS)
+        )
+        """Each region's cells."""
+        self.mine = self.regions[region]
+        """The cells of this process's region, the only ones that it writes."""
+
+    @staticmethod
+    def create(workers: int) -> int:
+        """Make the memory for so many worker processes and the control process; the caller closes the descriptor."""
+        descriptor = os.memfd_create("marchproxy-counters", os.MFD_CLOEXEC)
+        os.ftruncate(descriptor, (workers + 1) * REGION_CELLS * 8)
+        return descriptor
+
+    def total(self, cell: int) -> int:
+        """Return the sum of a cell over all regions."""
+        return sum([region[cell] for region in self.regions])

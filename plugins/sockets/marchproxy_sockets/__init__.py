@@ -1,0 +1,1 @@
+"""MarchProxy's tier for every host: TCP and UDP relays on plain sockets."""
