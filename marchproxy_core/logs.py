@@ -57,7 +57,7 @@ def configure(
     log_format: LogFormat | None = None,
     stream: TextIO | None = None,
 ) -> None:
-    """Set up logging of this process; every process calls it once, and again when a reload changes the level.
+    """Set up logging of this process; every process calls it once.
 
     Args:
         process: What this process is, as ``control`` or ``sockets.0``; the key ``process`` of each line.
@@ -70,21 +70,39 @@ def configure(
     Raises:
         ValueError: The level or the format is not known.
     """
-    name = "debug" if debug else level.lower()
-    if name not in LEVELS:
-        raise ValueError(f"log level {level!r}: want one of {', '.join(LEVELS)}")
+    writes = _wrapper(level, debug=debug)
     is_terminal = (stream or sys.stderr).isatty()
     if log_format is None:
         usual = LogFormat.CONSOLE if is_terminal else LogFormat.JSON
         log_format = LogFormat(os.environ.get(FORMAT_VARIABLE, usual))
     structlog.configure(
         processors=_processors(process, log_format, colours=is_terminal),
-        wrapper_class=structlog.make_filtering_bound_logger(name),
+        wrapper_class=writes,
         logger_factory=lambda *_: _LineWriter(stream),
         # Not cached: a cached logger would keep its level over a reload.
         cache_logger_on_first_use=False,
     )
     _route_library_logging()
+
+
+def set_level(level: str, *, debug: bool = False) -> None:
+    """Change the least level that is written, after a reload; all else stays as :func:`configure` left it.
+
+    Args:
+        level: One of :data:`LEVELS` in any case (``LOG_LEVEL``).
+        debug: Write every level, whatever ``level`` says (``PROXY_DEBUG``).
+
+    Raises:
+        ValueError: The level is not known.
+    """
+    structlog.configure(wrapper_class=_wrapper(level, debug=debug))
+
+
+def _wrapper(level: str, *, debug: bool) -> type[structlog.typing.FilteringBoundLogger]:
+    name = "debug" if debug else level.lower()
+    if name not in LEVELS:
+        raise ValueError(f"log level {level!r}: want one of {', '.join(LEVELS)}")
+    return structlog.make_filtering_bound_logger(name)
 
 
 def _processors(process: str, log_format: LogFormat, *, colours: bool) -> list[Processor]:

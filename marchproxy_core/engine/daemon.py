@@ -15,6 +15,7 @@ import attrs
 import structlog
 import trio
 
+from marchproxy_core import logs
 from marchproxy_core.admin.server import serve_admin
 from marchproxy_core.admin.view import ReloadResult
 from marchproxy_core.backends.health_board import HealthBoard
@@ -95,7 +96,8 @@ class Daemon:
         )
 
     def adopt(self, config: Config) -> None:
-        """Have the health checks follow a new configuration."""
+        """Have the log and the health checks follow a new configuration."""
+        logs.set_level(config.settings.log_level, debug=config.settings.proxy_debug)
         self.board.configure(config.services, now=trio.current_time())
         self.services.publish(config.services)
 

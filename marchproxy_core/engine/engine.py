@@ -114,7 +114,7 @@ class Engine:
             return
         log.info("drain.started", timeout_s=self.config.settings.drain_timeout)
         self.ready = False
-        self._leaving = self.config.services
+        self._leaving += self.config.services
         self._publish()
         self.listeners.close()
         self._drain.set()
@@ -156,6 +156,7 @@ class Engine:
 
     def stats(self) -> dict[str, TierStats]:
         """Return the counters by tier, summed over all attachments; at most a second old."""
+        self._history.keep({service.name for service in (*self.config.services, *self._leaving)})
         return self._history.total({tier: one.stats() for tier, one in self._supervisors.items() if one.life})
 
     async def _start(self, nursery: trio.Nursery) -> None:
@@ -247,14 +248,20 @@ class Engine:
             self._supervisors.pop(tier).stop()
 
     async def _wait_for_connections(self, services: tuple[Service, ...]) -> None:
-        names = {service.name for service in services}
+        """Return when none of these services, but for those that a reload brought back, has a connection."""
+
+        def names() -> set[str]:
+            return {service.name for service in services if service in self._leaving}
+
         with trio.move_on_after(self.config.settings.drain_timeout) as patience:
-            while await self._active(names):  # noqa: ASYNC110 - the tiers count; nobody signals
+            while await self._active(names()):  # noqa: ASYNC110 - the tiers count; nobody signals
                 await trio.sleep(_DRAIN_LOOK_S)
+        if not names():
+            return
         if patience.cancelled_caught:
-            log.warning("drain.cut_off", services=sorted(names))
+            log.warning("drain.cut_off", services=sorted(names()))
         else:
-            log.info("drain.finished", services=sorted(names))
+            log.info("drain.finished", services=sorted(names()))
 
     async def _active(self, names: set[str]) -> int:
         for supervisor in tuple(self._supervisors.values()):

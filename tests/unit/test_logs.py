@@ -61,6 +61,22 @@ def test_loggers_made_before_follow_a_new_level():
     assert [line["level"] for line in written(stream)] == ["info", "debug"]
 
 
+def test_a_new_level_leaves_process_format_and_stream_as_they_are():
+    log, stream = structlog.get_logger(), io.StringIO()
+    logs.configure("control", level="warning", stream=stream)
+    logs.set_level("INFO")
+    log.info("tier.attached")
+    log.debug("tier.attached")
+    logs.set_level("error", debug=True)
+    log.debug("tier.attached")
+    assert [(line["process"], line["level"]) for line in written(stream)] == [
+        ("control", "info"),
+        ("control", "debug"),
+    ]
+    with pytest.raises(ValueError, match="log level 'loud'"):
+        logs.set_level("loud")
+
+
 def test_unknown_level_and_format_are_refused(monkeypatch):
     with pytest.raises(ValueError, match="want one of debug, info"):
         logs.configure("control", level="loud")

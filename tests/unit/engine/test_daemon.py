@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -11,7 +12,9 @@ import attrs
 import pytest
 import trio
 
+from marchproxy_core import logs
 from marchproxy_core.config import Config, Settings
+from marchproxy_core.config.choices import LogLevel
 from marchproxy_core.engine.daemon import serve
 from marchproxy_core.errors import ConfigError, ConfigProblem
 from marchproxy_core.plugins import Tiers
@@ -74,3 +77,25 @@ async def test_an_operator_sees_reloads_and_ends_it(echo_tier, config):
             os.kill(os.getpid(), signal.SIGTERM)
         # The nursery ends when the daemon has drained.
     assert not daemon.ready
+
+
+def changed(config, **settings):
+    return attrs.evolve(config, settings=attrs.evolve(config.settings, **settings))
+
+
+@pytest.mark.parametrize("new", [{"log_level": LogLevel.DEBUG}, {"proxy_debug": True}])
+async def test_a_reload_changes_the_level_of_the_log_and_nothing_else_of_it(echo_tier, config, new):
+    stream = io.StringIO()
+    logs.configure("control", level="warning", stream=stream)
+    config = changed(config, log_level=LogLevel.WARNING)
+    admin = config.settings.admin_listen
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            tiers = Tiers.of({"only": echo_tier("only", 700)})
+            daemon = await nursery.start(serve, config, tiers, lambda: changed(config, **new))
+            await daemon.reload()
+            before = stream.getvalue()
+            assert (await ask(admin, "/readyz"))[0] == 200
+            daemon.drain()
+    line = json.loads(stream.getvalue().removeprefix(before).splitlines()[0])
+    assert (line["event"], line["level"], line["process"]) == ("admin.request_answered", "debug", "control")

@@ -10,6 +10,7 @@ from functools import partial
 
 import attrs
 import pytest
+import structlog
 import trio
 from pyroute2 import IPRoute
 
@@ -18,8 +19,9 @@ from marchproxy_core.engine.engine import Engine
 from marchproxy_core.engine.netwatch import watch_interfaces
 from marchproxy_core.engine.watchdog import Watchdog
 from marchproxy_core.errors import StartRefused
+from marchproxy_core.hookspecs import hookimpl
 from marchproxy_core.listeners import ListenerSet
-from marchproxy_core.model import TierState
+from marchproxy_core.model import Role, ServiceStats, TierState, TierStats
 from marchproxy_core.plugins import Tiers
 from marchproxy_core.services import Backend, Endpoint, Service
 
@@ -150,6 +152,77 @@ async def test_a_reload_keeps_what_stays_adds_what_comes_and_drains_what_goes(ec
     await refused(engine, goes)
     for stream in (kept, leaving, fresh):
         await stream.aclose()
+
+
+async def test_a_service_that_is_gone_is_forgotten_and_counts_anew_when_it_comes_back(echo_tier, nursery):
+    class Counting(echo_tier):
+        @hookimpl
+        def stats(self, attachment):
+            names = self.services.current.assignments
+            return TierStats(services={name: ServiceStats(connections_opened=1) for name in names})
+
+    stays, goes = (attrs.evolve(echo_service(), name=name) for name in ("stays", "goes"))
+    tier = Counting("only", 700)
+    engine = engine_of(tier, service=stays)
+    with_both = attrs.evolve(engine.config, services=(stays, goes))
+    engine.config = with_both
+    await nursery.start(engine.run)
+    seen = lambda: engine.stats()["only"].services  # noqa: E731 - short
+    await until(lambda: len(seen()) == 2)
+    await engine.apply(attrs.evolve(engine.config, services=(stays,)))
+    await until(lambda: set(seen()) == {"stays"})
+    await engine.apply(with_both)
+    await until(lambda: len(seen()) == 2)
+    assert seen()["goes"].connections_opened == 1
+    assert seen()["stays"].connections_opened == 1
+
+
+async def test_a_reload_that_removes_nothing_has_nothing_to_drain(echo_tier, nursery):
+    engine = engine_of(echo_tier("only", 700))
+    await nursery.start(engine.run)
+    with structlog.testing.capture_logs() as events:
+        more = attrs.evolve(echo_service(), name="more")
+        await engine.apply(attrs.evolve(engine.config, services=(*engine.config.services, more)))
+        await engine.apply(attrs.evolve(engine.config, services=(more,)))
+        await until(lambda: any(event["event"] == "drain.finished" for event in events))
+    drained = [event["services"] for event in events if event["event"] == "drain.finished"]
+    assert drained == [["echo"]]
+
+
+async def test_a_service_that_comes_back_while_it_drains_is_not_said_to_be_cut_off(echo_tier, nursery):
+    class Busy(echo_tier):
+        @hookimpl
+        def stats(self, attachment):
+            names = self.services.current.assignments
+            return TierStats(services={name: ServiceStats(connections_active=1) for name in names})
+
+    goes, back = (attrs.evolve(echo_service(), name=name) for name in ("goes", "back"))
+    engine = engine_of(Busy("only", 700), service=back, drain_timeout=0.3)
+    only_goes, only_back = (attrs.evolve(engine.config, services=(one,)) for one in (goes, back))
+    await nursery.start(engine.run)
+    with structlog.testing.capture_logs() as events:
+        await engine.apply(only_goes)
+        await engine.apply(only_back)  # its drain ends later than the first one's would
+        await until(lambda: any(event["event"] == "drain.cut_off" for event in events))
+    assert [one["services"] for one in events if one["event"].startswith("drain")] == [["goes"]]
+
+
+async def test_a_drain_goes_on_with_what_a_reload_had_begun_to_drain(echo_tier):
+    stays, goes = (attrs.evolve(echo_service(), name=name) for name in ("echo", "goes"))
+    engine = engine_of(echo_tier("only", 700), service=stays, drain_timeout=30.0)
+    engine.config = attrs.evolve(engine.config, services=(stays, goes))
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(engine.run)
+            leaving, _ = await client_of(engine, goes)
+            await engine.apply(attrs.evolve(engine.config, services=(stays,)))
+            engine.drain()
+            table = engine._supervisors["only"].services.current
+            assert {name: one.role for name, one in table.assignments.items()} == {
+                "echo": Role.DRAINING,
+                "goes": Role.DRAINING,
+            }
+            await leaving.aclose()
 
 
 async def test_a_reload_that_cannot_be_carried_changes_nothing(echo_tier, nursery):
