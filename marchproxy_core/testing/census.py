@@ -53,10 +53,13 @@ class ResourceCensus:
 
     def leaked_since(self, before: ResourceCensus) -> tuple[str, ...]:
         """List what is held now and was not then, as ``descriptors: socket:[4711]``."""
+        # A child has its parent's name until it has become another program; the pid says which it is.
+        known = {_pid(child) for child in before.children}
         return tuple(
             f"{field.name}: {thing}"
             for field in attrs.fields(ResourceCensus)
             for thing in sorted(getattr(self, field.name) - getattr(before, field.name))
+            if field.name != "children" or _pid(thing) not in known
         )
 
     @property
@@ -116,6 +119,10 @@ def _children() -> Iterable[str]:
             except (FileNotFoundError, ProcessLookupError):
                 continue
             yield f"{pid} {command!r}"
+
+
+def _pid(child: str) -> str:
+    return child.partition(" ")[0]
 
 
 def _tasks() -> Iterable[str]:

@@ -124,7 +124,8 @@ class Subject:
         listeners = ListenerSet(self.settings.worker_threads)
         try:
             async with self.attached() as attachment, trio.open_nursery() as nursery:
-                running = Running(subject=self, listeners=listeners, attachment=attachment)
+                table = Table(ServiceTable(settings=self.settings))
+                running = Running(subject=self, listeners=listeners, attachment=attachment, table=table)
                 for service in services:
                     running.put(service, role=role)
                 with trio.fail_after(_DEADLINE_S):
@@ -143,7 +144,7 @@ class Running:
     subject: Subject
     listeners: ListenerSet
     attachment: Attachment
-    table: Table[ServiceTable] = attrs.field(factory=lambda: Table(ServiceTable()))
+    table: Table[ServiceTable]
 
     def put(
         self,
@@ -202,7 +203,7 @@ class Running:
         assignments.pop(name, None)
         if assignment is not None:
             assignments[name] = assignment
-        self.table.publish(ServiceTable(assignments))
+        self.table.publish(ServiceTable(assignments, self.table.current.settings))
 
     def _listening_beside(self, service: Service) -> list[Service]:
         return [

@@ -47,12 +47,9 @@ async def cancelled_with_flows_open_it_gives_everything_back(subject: Subject, w
     """The same for UDP."""
     async with udp_server(wire) as server:
         service = service_for(wire, server.backend, protocol=Protocol.UDP)
-        async with subject.running(service):
-            pass
+        await _ask_shortly(subject, wire, service)
         before = ResourceCensus.take()
-        async with subject.running(service):
-            with await wire.connect_udp(service.listen[0]) as client:
-                assert await ask_udp(client, b"ping") == b"ping"
+        await _ask_shortly(subject, wire, service)
         await assert_nothing_leaked(before)
 
 
@@ -82,6 +79,12 @@ async def _run_shortly(subject: Subject, wire: Wire, service: Service) -> None:
     async with subject.running(service), await wire.connect(service.listen[0]) as client:
         with patience.in_time("a client is served"):
             await receive_exactly(client, 2)
+
+
+async def _ask_shortly(subject: Subject, wire: Wire, service: Service) -> None:
+    async with subject.running(service):
+        with await wire.connect_udp(service.listen[0]) as client:
+            assert await ask_udp(client, b"ping") == b"ping"
 
 
 async def _assert_ended(client: trio.SocketStream) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from pathlib import Path
 
+import attrs
 import pytest
 import trio
 
 from marchproxy_core.testing.census import ResourceCensus, assert_nothing_leaked
+from marchproxy_core.testing.waiting import until
 
 
 async def test_each_kind_of_resource_is_seen_and_named(tmp_path):
@@ -19,6 +22,7 @@ async def test_each_kind_of_resource_is_seen_and_named(tmp_path):
     async with trio.open_nursery() as nursery:
         sock = socket.socket()
         process = await trio.lowlevel.open_process(["sleep", "1000"])
+        await until(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n")
         thread.start()
         nursery.start_soon(trio.sleep_forever, name="forgotten")
         (tmp_path / "trace").touch()
@@ -37,6 +41,13 @@ async def test_each_kind_of_resource_is_seen_and_named(tmp_path):
     await assert_nothing_leaked(before, [tmp_path])
 
 
+def test_a_child_that_becomes_another_program_is_still_the_same_child():
+    before = attrs.evolve(ResourceCensus.take(), children=frozenset({"4711 'python3'"}))
+    assert attrs.evolve(before, children=frozenset({"4711 'sleep'"})).leaked_since(before) == ()
+    leaked = attrs.evolve(before, children=frozenset({"4711 'sleep'", "471 'sleep'"})).leaked_since(before)
+    assert leaked == ("children: 471 'sleep'",)
+
+
 async def test_what_goes_away_in_time_is_no_leak():
     before = ResourceCensus.take()
     reader, writer = os.pipe()
@@ -53,6 +64,4 @@ async def test_what_goes_away_in_time_is_no_leak():
 
 
 def before_with_tasks(before):
-    import attrs
-
     return attrs.evolve(before, tasks=ResourceCensus.take().tasks)
