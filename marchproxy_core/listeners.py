@@ -13,15 +13,18 @@ import socket
 from typing import TYPE_CHECKING, final
 
 import attrs
+import structlog
 
 from marchproxy_core.errors import ListenError
 from marchproxy_core.model import Listener
-from marchproxy_core.services import Endpoint, Protocol
+from marchproxy_core.services import ANY_IPV4, ANY_IPV6, Endpoint, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from marchproxy_core.services import Service
+
+log = structlog.get_logger()
 
 BACKLOG = 4096  # the kernel cuts it to net.core.somaxconn, 4096 since Linux 5.4
 
@@ -59,17 +62,24 @@ class ListenerSet:
     def open(self, services: Iterable[Service]) -> None:
         """Make the set hold exactly the addresses of these services.
 
-        Addresses that stay keep their sockets, new ones are opened, those gone are closed. All or nothing.
+        Addresses that stay keep their sockets, new ones are opened, those gone are closed. All or nothing, but for
+        a service on a port of every address: on a host without IPv6 it is left with the IPv4 one, which is logged.
 
         Raises:
             ListenError: An address cannot be opened; the set is as it was. The message names service, address and fix.
         """
-        wanted = {(s.protocol, endpoint): s.name for s in services for endpoint in s.listen}
+        wanted = {(s.protocol, endpoint): s for s in services for endpoint in s.listen}
         fresh: dict[_Key, Listener] = {}
         try:
-            for key, name in wanted.items():
-                if key not in self._open:
-                    fresh[key] = self._listener(*key, service=name)
+            for key, service in wanted.items():
+                if key in self._open:
+                    continue
+                if _is_half_of_every_address(service, key[1]) and not _has_ipv6():
+                    log.warning(
+                        "listener.left_out", service=service.name, address=str(key[1]), reason="no IPv6"
+                    )
+                    continue
+                fresh[key] = self._listener(*key, service=service.name)
         except ListenError:
             _close(fresh.values())
             raise
@@ -104,6 +114,23 @@ class ListenerSet:
                 f"service {service!r} cannot listen on {protocol} {endpoint}: {error.strerror} - fix: {fix}"
             ) from error
         return Listener(endpoint, tuple(sockets))
+
+
+def _is_half_of_every_address(service: Service, endpoint: Endpoint) -> bool:
+    """Whether it is the IPv6 half of a port alone, which stands for every address that the host has."""
+    return endpoint.ip == ANY_IPV6 and Endpoint(ANY_IPV4, endpoint.port) in service.listen
+
+
+def _has_ipv6() -> bool:
+    """Whether the kernel has IPv6 at all: it was not built in, or switched off by ``ipv6.disable=1``.
+
+    With the sysctl ``disable_ipv6`` it has, and a socket on every address can be opened.
+    """
+    try:
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).close()
+    except OSError as error:
+        return error.errno != errno.EAFNOSUPPORT
+    return True
 
 
 def _bound(protocol: Protocol, endpoint: Endpoint, buffers: Buffers) -> socket.socket:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import platform
 import socket
+import struct
 
 import pytest
+import structlog
 
 from marchproxy_core.errors import ListenError
 from marchproxy_core.listeners import Buffers, ListenerSet
 from marchproxy_core.services import Backend, Endpoint, Protocol, Service
+from marchproxy_core.testing.lab.naming import in_own_thread
+
+SOCKET_CALL = {"x86_64": 41, "aarch64": 198}
+"""Number of socket(2), from the kernel's unistd.h."""
 
 
 def free_port(kind=socket.SOCK_STREAM):
@@ -88,3 +97,60 @@ def test_udp_listeners_bind_with_the_buffers_asked_for():
     finally:
         listeners.close()
     assert listeners.of(dns) == ()
+
+
+def lose_ipv6():
+    """Have the kernel answer this thread as one without IPv6 does: seccomp(2), for socket(AF_INET6, …) alone."""
+    load, jump_if_equal, answer = 0x20, 0x15, 0x06
+    number, first_argument = 0, 16  # offsets in struct seccomp_data; the argument's low half on both machines
+    program = b"".join(
+        struct.pack("=HBBI", *instruction)
+        for instruction in (
+            (load, 0, 0, number),
+            (jump_if_equal, 0, 3, SOCKET_CALL[platform.machine()]),
+            (load, 0, 0, first_argument),
+            (jump_if_equal, 0, 1, socket.AF_INET6),
+            (answer, 0, 0, 0x00050000 | errno.EAFNOSUPPORT),
+            (answer, 0, 0, 0x7FFF0000),
+        )
+    )
+    held = ctypes.create_string_buffer(program, len(program))
+    whole = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(held)))
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    set_no_new_privs, set_seccomp, filter_mode = 38, 22, 2
+    assert prctl(set_no_new_privs, 1, 0, 0, 0) == 0
+    assert prctl(set_seccomp, filter_mode, whole, 0, 0) == 0
+
+
+@pytest.mark.parametrize("protocol", Protocol)
+def test_a_port_alone_is_the_ipv4_addresses_where_the_host_has_no_ipv6(protocol):
+    port = free_port()
+    web = service("web", f"0.0.0.0:{port}", f"[::]:{port}", protocol=protocol)
+    opened = ListenerSet(2)
+
+    def without_ipv6():
+        lose_ipv6()
+        with structlog.testing.capture_logs() as events:
+            opened.open([web])
+        (event,) = events
+        assert (event["event"], event["service"]) == ("listener.left_out", "web")
+        assert event["address"] == f"[::]:{port}"
+
+    try:
+        in_own_thread(without_ipv6)
+        assert [str(listener.endpoint) for listener in opened.of(web)] == [f"0.0.0.0:{port}"]
+    finally:
+        opened.close()
+
+
+@pytest.mark.parametrize("listen", [("[::]:{port}",), ("0.0.0.0:{other}", "[::]:{port}"), ("[::1]:{port}",)])
+def test_an_ipv6_address_that_was_asked_for_is_an_error_where_the_host_has_no_ipv6(listen):
+    ports = {"port": free_port(), "other": free_port()}
+    web = service("web", *(text.format(**ports) for text in listen))
+
+    def without_ipv6():
+        lose_ipv6()
+        with pytest.raises(ListenError, match="this host has IPv6 switched off"):
+            ListenerSet(1).open([web])
+
+    in_own_thread(without_ipv6)
