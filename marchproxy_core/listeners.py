@@ -17,6 +17,7 @@ import structlog
 
 from marchproxy_core.errors import ListenError
 from marchproxy_core.model import Listener
+from marchproxy_core.port_holder import port_holder
 from marchproxy_core.services import ANY_IPV4, ANY_IPV6, Endpoint, Protocol
 
 if TYPE_CHECKING:
@@ -110,8 +111,10 @@ class ListenerSet:
             for sock in sockets:
                 sock.close()
             fix = _FIXES.get(error.errno or 0, "see the error")
+            holder = port_holder(protocol, endpoint) if error.errno == errno.EADDRINUSE else ""
+            what = f"{error.strerror} by {holder}" if holder else error.strerror
             raise ListenError(
-                f"service {service!r} cannot listen on {protocol} {endpoint}: {error.strerror} - fix: {fix}"
+                f"service {service!r} cannot listen on {protocol} {endpoint}: {what} - fix: {fix}"
             ) from error
         return Listener(endpoint, tuple(sockets))
 

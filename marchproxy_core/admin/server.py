@@ -24,7 +24,8 @@ from marchproxy_core.admin.app import make_app
 from marchproxy_core.admin.guard import check_listen_address
 from marchproxy_core.config import UnixAddress
 from marchproxy_core.errors import ListenError
-from marchproxy_core.services import Endpoint
+from marchproxy_core.port_holder import port_holder
+from marchproxy_core.services import Endpoint, Protocol
 
 if TYPE_CHECKING:
     from hypercorn.typing import ASGIFramework, ResponseSummary, WWWScope
@@ -82,6 +83,9 @@ async def _run_hypercorn(
 def open_admin_socket(address: Endpoint | UnixAddress) -> Iterator[tuple[socket.socket, str]]:
     """Open the listening socket; yields it with its address as text (the kernel's choice for port 0).
 
+    Nobody else may hold the address or one that overlaps it. Once it is open, a service of the same user may listen
+    on every address of the same port: the kernel gives connections to the socket that is bound more exactly.
+
     Raises:
         ListenError: In use, no right, or not this host's, with what to do.
     """
@@ -97,15 +101,20 @@ def open_admin_socket(address: Endpoint | UnixAddress) -> Iterator[tuple[socket.
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         try:
             listener.bind((str(address.ip), address.port))
+            # After bind, which without it fails when anybody is there: two daemons cannot share the address.
+            # docs/decisions/0005.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listener.listen(_BACKLOG)
         except OSError as error:
-            raise ListenError(f"admin API: {address}: {_why(error)}") from error
+            raise ListenError(f"admin API: {address}: {_why(error, address)}") from error
         yield listener, str(Endpoint(address.ip, listener.getsockname()[1]))
 
 
-def _why(error: OSError) -> str:
+def _why(error: OSError, address: Endpoint) -> str:
+    if error.errno == errno.EADDRINUSE:
+        holder = port_holder(Protocol.TCP, address)
+        return f"in use already{f' by {holder}' if holder else ''} - fix: {_HOW_TO_MOVE}"
     fixes = {
-        errno.EADDRINUSE: f"in use already - fix: {_HOW_TO_MOVE}",
         errno.EACCES: "no right to open it - fix: choose a port from 1024 on in ADMIN_LISTEN, or grant "
         "CAP_NET_BIND_SERVICE",
         errno.EADDRNOTAVAIL: "not an address of this host - fix: set ADMIN_LISTEN to one that "

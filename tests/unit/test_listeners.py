@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 import platform
 import socket
 import struct
+from pathlib import Path
 
 import pytest
 import structlog
@@ -69,6 +71,10 @@ def test_a_failed_reload_changes_nothing_and_names_service_address_and_fix(liste
         with pytest.raises(ListenError) as caught:
             listeners.open([fine, taken])
     assert "service 'taken' cannot listen on tcp 127.0.0.1:" in str(caught.value)
+    assert (
+        f"Address already in use by {Path('/proc/self/comm').read_text().strip()} (pid {os.getpid()})"
+        in str(caught.value)
+    )
     assert "fix: stop what listens there" in str(caught.value)
     assert listeners.of(old) == before
     assert before[0].sockets[0].fileno() >= 0

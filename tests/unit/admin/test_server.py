@@ -10,7 +10,8 @@ import trio
 from marchproxy_core.admin.server import open_admin_socket, serve_admin
 from marchproxy_core.config import Settings, UnixAddress
 from marchproxy_core.errors import ConfigError, ListenError
-from marchproxy_core.services import Endpoint
+from marchproxy_core.listeners import ListenerSet
+from marchproxy_core.services import Backend, Endpoint, Service
 
 PORT_0 = attrs.evolve(Endpoint.parse("127.0.0.1:1"), port=0)
 
@@ -46,10 +47,49 @@ async def test_ipv6_loopback(make_engine, serving):
 def test_port_in_use_says_what_to_do():
     with (
         open_admin_socket(PORT_0) as (_, text),
-        pytest.raises(ListenError, match="in use already - fix: stop"),
+        pytest.raises(ListenError, match=rf"in use already by .*\(pid {os.getpid()}\) - fix: stop"),
         open_admin_socket(Endpoint.parse(text)),
     ):
         pytest.fail("opened twice")
+
+
+LOOPBACK_AND_EVERY_ADDRESS = [("127.0.0.1", "0.0.0.0"), ("[::1]", "[::]")]
+
+
+@pytest.mark.parametrize(("loopback", "every"), LOOPBACK_AND_EVERY_ADDRESS)
+def test_a_service_on_every_address_of_the_port_leaves_the_admin_api_its_own(loopback, every):
+    with open_admin_socket(attrs.evolve(Endpoint.parse(f"{loopback}:1"), port=0)) as (admin, text):
+        address = Endpoint.parse(text)
+        everywhere = Endpoint.parse(f"{every}:{address.port}")
+        service = Service(name="web", listen=(everywhere,), backends=(Backend(endpoint=everywhere),))
+        listeners = ListenerSet(2)
+        listeners.open([service])
+        try:
+            admin.settimeout(5)
+            for _ in range(8):
+                with socket.create_connection((str(address.ip), address.port)) as client:
+                    accepted, peer = admin.accept()
+                    accepted.close()
+                    assert peer == client.getsockname()
+        finally:
+            listeners.close()
+
+
+@pytest.mark.parametrize(("loopback", "every"), LOOPBACK_AND_EVERY_ADDRESS)
+def test_the_address_is_in_use_when_a_service_of_another_daemon_has_it(loopback, every):
+    for taken in (loopback, every):
+        listen = attrs.evolve(Endpoint.parse(f"{taken}:1"), port=0)
+        listeners = ListenerSet(1)
+        listeners.open([Service(name="web", listen=(listen,), backends=(Backend(endpoint=listen),))])
+        try:
+            port = next(iter(listeners._open.values())).sockets[0].getsockname()[1]
+            with (
+                pytest.raises(ListenError, match="in use already by"),
+                open_admin_socket(Endpoint.parse(f"{loopback}:{port}")),
+            ):
+                pytest.fail("shares the address")
+        finally:
+            listeners.close()
 
 
 def test_foreign_address_says_what_to_do():
