@@ -50,7 +50,7 @@ class HostFacts:
     kernel_release: str
     machine: str
     cpus: tuple[int, ...]
-    """Cores that this process may run on."""
+    """CPUs that the daemon could run on when it started, before ``ADMIN_CPU_AFFINITY``; the workers'."""
     interfaces: tuple[Interface, ...]
     capabilities: frozenset[str]
     """Effective capabilities of this process, as ``CAP_NET_ADMIN``."""

@@ -22,8 +22,9 @@ from marchproxy_core.backends.health_board import HealthBoard
 from marchproxy_core.backends.health_checks import run_health_checks
 from marchproxy_core.config import Config, diff, load
 from marchproxy_core.engine.engine import Engine
+from marchproxy_core.engine.process import prepare_process
 from marchproxy_core.errors import MarchProxyError
-from marchproxy_core.host import gather_host_facts
+from marchproxy_core.host import HostFacts, gather_host_facts
 from marchproxy_core.listeners import Buffers, ListenerSet
 from marchproxy_core.plugins import PluginRow, Tiers, discover
 from marchproxy_core.services import Service
@@ -118,8 +119,10 @@ def run_daemon(path: Path | None, environ: Mapping[str, str]) -> None:
         return load(path, environ, tiers.names)
 
     config = load_again()
+    host = gather_host_facts()
+    prepare_process(config)
     try:
-        trio.run(serve, config, tiers, load_again)
+        trio.run(serve, config, tiers, load_again, host)
     except BaseExceptionGroup as group:
         raise _told(group) from group
 
@@ -128,13 +131,16 @@ async def serve(
     config: Config,
     tiers: Tiers,
     load_again: Callable[[], Config],
+    host: HostFacts,
     *,
     task_status: trio.TaskStatus[Daemon] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run everything until drained; ``started()`` has the daemon, once each service is carried."""
     board = HealthBoard(config.services, now=trio.current_time())
-    host = await trio.to_thread.run_sync(gather_host_facts)
     settings = config.settings
+    trio.to_thread.current_default_thread_limiter().total_tokens = settings.io_threads
+    for note in config.notes:
+        log.info("config.noted", note=note)
     engine = Engine(
         config=config,
         tiers=tiers,

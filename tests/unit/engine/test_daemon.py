@@ -10,6 +10,7 @@ import socket
 
 import attrs
 import pytest
+import structlog
 import trio
 
 from marchproxy_core import logs
@@ -17,8 +18,11 @@ from marchproxy_core.config import Config, Settings
 from marchproxy_core.config.choices import LogLevel
 from marchproxy_core.engine.daemon import serve
 from marchproxy_core.errors import ConfigError, ConfigProblem
+from marchproxy_core.host import gather_host_facts
 from marchproxy_core.plugins import Tiers
 from marchproxy_core.services import Backend, Endpoint, Service
+
+HOST = gather_host_facts()
 
 
 def here():
@@ -62,7 +66,9 @@ async def test_an_operator_sees_reloads_and_ends_it(echo_tier, config):
 
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
-            daemon = await nursery.start(serve, config, Tiers.of({"only": echo_tier("only", 700)}), load)
+            daemon = await nursery.start(
+                serve, config, Tiers.of({"only": echo_tier("only", 700)}), load, HOST
+            )
             assert (await ask(admin, "/readyz"))[0] == 200
             status, body = await ask(admin, "/admin/acceleration")
             assert status == 200
@@ -92,10 +98,21 @@ async def test_a_reload_changes_the_level_of_the_log_and_nothing_else_of_it(echo
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             tiers = Tiers.of({"only": echo_tier("only", 700)})
-            daemon = await nursery.start(serve, config, tiers, lambda: changed(config, **new))
+            daemon = await nursery.start(serve, config, tiers, lambda: changed(config, **new), HOST)
             await daemon.reload()
             before = stream.getvalue()
             assert (await ask(admin, "/readyz"))[0] == 200
             daemon.drain()
     line = json.loads(stream.getvalue().removeprefix(before).splitlines()[0])
     assert (line["event"], line["level"], line["process"]) == ("admin.request_answered", "debug", "control")
+
+
+async def test_io_threads_bounds_the_calls_that_block_and_notes_are_told(echo_tier, config):
+    noted = attrs.evolve(changed(config, io_threads=3), notes=("GOGC scales something",))
+    with structlog.testing.capture_logs() as events, trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            tiers = Tiers.of({"only": echo_tier("only", 700)})
+            daemon = await nursery.start(serve, noted, tiers, lambda: config, HOST)
+            assert trio.to_thread.current_default_thread_limiter().total_tokens == 3
+            daemon.drain()
+    assert [event["note"] for event in events if event["event"] == "config.noted"] == list(noted.notes)
