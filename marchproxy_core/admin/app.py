@@ -216,7 +216,7 @@ class _Guarded:
                 )
             await send(message)
 
-        refusal = self._guard.refuse(scope["method"], headers)
+        refusal = self._guard.refuse(scope["method"], scope["path"], headers)
         if refusal is None:
             await self._app(scope, receive, send_and_log)
             return

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from marchproxy_core.config import Config, Settings
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]/@]+)(?::[0-9]{1,5})?")
+OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+"""What load balancers ask, which have no token. Strangers learn the version, and names of services without a tier."""
 
 
 @attrs.frozen(kw_only=True)
@@ -38,24 +40,28 @@ class Guard:
     token: bytes | None
     hosts: frozenset[str] | None
     """Names that a ``Host`` header may have; None: any."""
+    open_to_network: bool = False
+    """Whether others than users of this host reach it: then reading needs the token as well."""
 
     @classmethod
     def of(cls, settings: Settings) -> Guard:
         """Read the rules from the settings."""
         token = settings.admin_token.encode() if settings.admin_token else None
         listen = settings.admin_listen
-        if isinstance(listen, UnixAddress) or not listen.ip.is_loopback:
-            # No browser reaches a unix socket. Elsewhere the daemon cannot know by which names it is called,
-            # and everything that changes something needs the token.
-            return cls(token=token, hosts=None)
+        if isinstance(listen, UnixAddress):
+            return cls(token=token, hosts=None)  # no browser reaches it
+        if not listen.ip.is_loopback:
+            # The daemon cannot know by which names it is called; a web page that rebinds one has no token.
+            return cls(token=token, hosts=None, open_to_network=True)
         own = f"[{listen.ip}]" if listen.ip.version == 6 else str(listen.ip)
         return cls(token=token, hosts=frozenset({"localhost", "127.0.0.1", "[::1]", own}))
 
-    def refuse(self, method: str, headers: Mapping[str, str]) -> Refusal | None:
+    def refuse(self, method: str, path: str, headers: Mapping[str, str]) -> Refusal | None:
         """Judge a request; None lets it pass.
 
         Args:
             method: Any but GET and HEAD is taken to change something.
+            path: As endpoints are found by it, percent-decoded.
             headers: By name in lower case.
         """
         host = headers.get("host", "")
@@ -64,6 +70,8 @@ class Guard:
                 status=421, detail="the Host header is not this address: use 127.0.0.1, [::1] or localhost"
             )
         if method in ("GET", "HEAD"):
+            if self.open_to_network and path not in OPEN_PATHS:
+                return self._check_token(headers.get("authorization", ""))
             return None
         origin = headers.get("origin")
         if origin is not None and origin.lower() not in (f"http://{host}".lower(), f"https://{host}".lower()):

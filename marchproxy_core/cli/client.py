@@ -76,7 +76,7 @@ class AdminClient:
     def _exchange(self, method: str, path: str, timeout_s: float) -> tuple[int, bytes]:
         connection = self._connect(timeout_s)
         headers = {"Accept": "application/json"}
-        if method == "POST" and self.token is not None:
+        if self.token is not None:
             headers["Authorization"] = f"Bearer {self.token}"
         try:
             connection.request(method, path, headers=headers)

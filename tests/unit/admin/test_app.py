@@ -8,7 +8,7 @@ import structlog
 import trio
 
 from marchproxy_core.admin.view import ReloadResult
-from marchproxy_core.config import Settings
+from marchproxy_core.config import Settings, UnixAddress
 from marchproxy_core.errors import ConfigError, ConfigProblem, ListenError
 from marchproxy_core.services import Endpoint
 
@@ -237,6 +237,30 @@ async def test_token_is_asked_for_posts_only(make_engine, serving):
         assert (await client.get("/admin/acceleration")).status_code == 200
         good = await client.post("/admin/reload", headers={"Authorization": f"bearer {TOKEN}"})
         assert (good.status_code, engine.reloads) == (200, 1)
+
+
+async def test_off_loopback_all_but_the_probes_ask_for_the_token(make_engine, serving):
+    everywhere = attrs.evolve(Endpoint.parse("0.0.0.0:1"), port=0)
+    async with serving(make_engine(Settings(admin_listen=everywhere, admin_token=TOKEN))) as client:
+        for path in ("/healthz", "/readyz"):
+            assert (await client.get(path)).status_code == 200
+        told = [path for path in (*GETS, "/metrics", "/admin/schema") if path not in ("/healthz", "/readyz")]
+        for path in (*told, "/nowhere", "//healthz", "/healthz/", "/HEALTHZ", "/admin/%2e%2e/healthz"):
+            for method in ("GET", "HEAD"):
+                assert (await client.request(method, path)).status_code == 401
+            wrong = await client.get(path, headers={"Authorization": f"Bearer {TOKEN}x"})
+            assert (wrong.status_code, "need" in wrong.text) == (401, True)
+        for path in told:
+            right = await client.get(path, headers={"Authorization": f"Bearer {TOKEN}"})
+            assert right.status_code == 200
+        assert (await client.post("/healthz")).status_code == 401
+
+
+async def test_a_unix_socket_needs_no_token_to_be_read(make_engine, serving, socket_path):
+    settings = Settings(admin_listen=UnixAddress(str(socket_path)), admin_token=TOKEN)
+    async with serving(make_engine(settings)) as client:
+        assert (await client.get("/metrics")).status_code == 200
+        assert (await client.post("/admin/reload")).status_code == 401
 
 
 @pytest.mark.parametrize(

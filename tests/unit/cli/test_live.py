@@ -2,6 +2,7 @@ import json
 import socket
 import threading
 
+import attrs
 import pytest
 import structlog
 
@@ -9,6 +10,7 @@ from marchproxy_core.admin.view import ReloadResult
 from marchproxy_core.cli.client import AdminClient
 from marchproxy_core.config import Settings, UnixAddress
 from marchproxy_core.errors import ConfigError, ConfigProblem
+from marchproxy_core.services import Endpoint
 
 
 async def test_status_shows_tiers_services_and_backends(engine, ask):
@@ -101,6 +103,19 @@ async def test_address_and_token_from_the_environment(make_engine, serving, ask,
             assert "fix: set ADMIN_TOKEN" in refused.stderr
             monkeypatch.setenv("ADMIN_TOKEN", "secret")
             assert (await ask("reload")).exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["status", "explain"])
+async def test_what_only_reads_sends_the_token_too(make_engine, serving, ask, monkeypatch, command):
+    everywhere = attrs.evolve(Endpoint.parse("0.0.0.0:1"), port=0)
+    settings = Settings(admin_listen=everywhere, admin_token="secret")
+    with structlog.testing.capture_logs():
+        async with serving(make_engine(settings)) as client:
+            address = f"127.0.0.1:{client.base_url.port}"
+            refused = await ask(command, "--admin", address)
+            assert (refused.exit_code, "fix: set ADMIN_TOKEN" in refused.stderr) == (5, True)
+            monkeypatch.setenv("ADMIN_TOKEN", "secret")
+            assert (await ask(command, "--admin", address)).exit_code == 0
 
 
 @pytest.mark.parametrize("command", ["status", "explain", "reload", "drain"])
