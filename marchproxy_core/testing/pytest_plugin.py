@@ -32,6 +32,25 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         leave_out(f"needs root: {item.name}")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> None:
+    """Give a test that was skipped inside of trio its reason back.
+
+    pytest-trio 0.8 catches the nursery's group and raises a skip of its own, without a reason (its plugin.py, 362).
+    """
+    skip = call.excinfo.value if call.excinfo else None
+    if isinstance(skip, pytest.skip.Exception) and not skip.msg:
+        reason = _reason_of_skip(skip.__context__)
+        if reason:
+            call.excinfo = pytest.CallInfo.from_call(lambda: pytest.skip(reason), call.when).excinfo
+
+
+def _reason_of_skip(error: BaseException | None) -> str | None:
+    if isinstance(error, BaseExceptionGroup):
+        return next((reason for inner in error.exceptions if (reason := _reason_of_skip(inner))), None)
+    return error.msg if isinstance(error, pytest.skip.Exception) else None
+
+
 def leave_out(reason: str) -> NoReturn:
     """Skip the running test, or fail it where ``CI`` is set.
 

@@ -1,0 +1,1 @@
+"""A tier for MarchProxy that relays TCP."""
