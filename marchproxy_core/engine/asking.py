@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from marchproxy_core.config import Enable
 from marchproxy_core.errors import TierFault
+from marchproxy_core.model import Outcome
 from marchproxy_core.planner import TierFacts
 
 if TYPE_CHECKING:
@@ -34,25 +36,39 @@ async def probe_tier(tiers: Tiers, tier: str, host: HostFacts, settings: Setting
 async def ask_tiers(
     tiers: Tiers, host: HostFacts, settings: Settings, services: tuple[Service, ...]
 ) -> tuple[TierFacts, ...]:
-    """Probe every tier at once and let each classify every service; a broken one has its fault in its facts."""
+    """Ask every tier at once, as :func:`ask_tier` does; those that could not be loaded have their fault too."""
     facts: dict[str, TierFacts] = {
         row.name: TierFacts(name=row.name, fault=row.fault) for row in tiers.rows if row.fault is not None
     }
 
     async def ask(tier: str) -> None:
-        try:
-            report = await probe_tier(tiers, tier, host, settings)
-        except TierFault as fault:
-            facts[tier] = TierFacts(name=tier, fault=fault)
-            return
-        facts[tier] = TierFacts(
-            name=tier, report=report, verdicts=await _verdicts(tiers, tier, report, services)
-        )
+        facts[tier] = await ask_tier(tiers, tier, host, settings, services)
 
     async with trio.open_nursery() as nursery:
         for tier in tiers.names:
             nursery.start_soon(ask, tier)
     return tuple(facts.values())
+
+
+async def ask_tier(
+    tiers: Tiers, tier: str, host: HostFacts, settings: Settings, services: tuple[Service, ...]
+) -> TierFacts:
+    """Probe one tier and let it classify every service; when it breaks, its fault is in its facts."""
+    try:
+        report = await probe_tier(tiers, tier, host, settings)
+    except TierFault as fault:
+        return TierFacts(name=tier, fault=fault)
+    verdicts = await _verdicts(tiers, tier, report, services)
+    return TierFacts(name=tier, report=report, verdicts=verdicts)
+
+
+def is_unsure(facts: TierFacts, settings: Settings) -> bool:
+    """Whether the tier could not tell what it can do, and so is to be asked again; one that hung is not.
+
+    A thread that hangs in a probe is lost, and there are ``IO_THREADS`` of them.
+    """
+    wanted = settings.enable.get(facts.name, Enable.AUTO) is not Enable.FALSE
+    return wanted and facts.report is not None and facts.report.outcome is Outcome.UNKNOWN
 
 
 async def _verdicts(

@@ -16,9 +16,10 @@ import structlog
 import trio
 
 from marchproxy_core.config import Config
-from marchproxy_core.engine.asking import ask_tiers, probe_tier
+from marchproxy_core.engine.asking import ask_tier, ask_tiers, is_unsure, probe_tier
 from marchproxy_core.engine.assigning import tables
 from marchproxy_core.engine.netwatch import watch_interfaces
+from marchproxy_core.engine.pauses import Pauses
 from marchproxy_core.engine.supervisor import Supervisor
 from marchproxy_core.engine.watchdog import Watchdog
 from marchproxy_core.errors import ListenError
@@ -103,6 +104,7 @@ class Engine:
             self._nursery = nursery
             nursery.start_soon(self.watchdog.beat)
             await self._start(nursery)
+            nursery.start_soon(self._ask_again, nursery)
             task_status.started()
             await self._drain.wait()
             await self._wait_for_connections(self._leaving)
@@ -140,14 +142,9 @@ class Engine:
             self._leaving = tuple(one for one in self._leaving if one.name not in stay) + gone
             self.config, self._facts, self._possible = config, facts, possible
             self.adopted(config)
-            for tier in self._carries():
-                if tier in self._supervisors:
-                    self._supervisors[tier].context = self._context()
-                else:
-                    self._supervisors[tier] = self._supervisor(tier)
-                    self._nursery.start_soon(self._supervisors[tier].run)
-            self._replan("reloaded")
+            self._carry_on(self._nursery, "reloaded")
             self._nursery.start_soon(self._see_off, gone)
+            self._nursery.start_soon(self._ask_again, self._nursery)
 
     def refresh_backends(self) -> None:
         """Tell the tiers how the backends are now."""
@@ -171,6 +168,38 @@ class Engine:
         self.ready = True
         self._replan("started")
         check_start(self.plan, self.config.settings)
+
+    def _carry_on(self, nursery: trio.Nursery, reason: str) -> None:
+        """Put new facts or a new configuration into effect; tiers that were not needed before are attached."""
+        for tier in self._carries():
+            if tier in self._supervisors:
+                self._supervisors[tier].context = self._context()
+            else:
+                self._supervisors[tier] = self._supervisor(tier)
+                nursery.start_soon(self._supervisors[tier].run)
+        self._replan(reason)
+
+    async def _ask_again(self, nursery: trio.Nursery) -> None:
+        """Ask the tiers that could not tell what they can do, after growing pauses, until each has told."""
+        pauses, facts = Pauses(), self._facts
+        while unsure := [one.name for one in facts if is_unsure(one, self.config.settings)]:
+            await trio.sleep(pauses.failed(0.0))
+            config = self.config
+            told = {
+                name: await ask_tier(self.tiers, name, self.host, config.settings, config.services)
+                for name in unsure
+            }
+            if self._facts is not facts or not self.ready:
+                return  # a reload has asked anew and looks after what it heard, or a drain has begun
+            facts = self._facts = tuple(told.get(one.name, one) for one in facts)
+            self._possible = make_plan(facts, config.services, config.settings)
+            for one in told.values():
+                if not is_unsure(one, config.settings):
+                    outcome, reason = (
+                        (one.report.outcome, one.report.reason) if one.report else ("broken", one.fault)
+                    )
+                    log.info("tier.probed_again", tier=one.name, outcome=str(outcome), reason=str(reason))
+            self._carry_on(nursery, "probed_again")
 
     def _supervisor(self, tier: str) -> Supervisor:
         async def probe(name: str) -> ProbeReport:

@@ -15,13 +15,22 @@ import trio
 from pyroute2 import IPRoute
 
 from marchproxy_core.config import Config, Enable, Settings
+from marchproxy_core.engine import pauses
 from marchproxy_core.engine.engine import Engine
 from marchproxy_core.engine.netwatch import watch_interfaces
 from marchproxy_core.engine.watchdog import Watchdog
 from marchproxy_core.errors import StartRefused
 from marchproxy_core.hookspecs import hookimpl
 from marchproxy_core.listeners import ListenerSet
-from marchproxy_core.model import Role, ServiceStats, TierState, TierStats
+from marchproxy_core.model import (
+    Carries,
+    ProbeReport,
+    Requirement,
+    Role,
+    ServiceStats,
+    TierState,
+    TierStats,
+)
 from marchproxy_core.plugins import Tiers
 from marchproxy_core.services import Backend, Endpoint, Service
 
@@ -108,6 +117,77 @@ async def test_a_healed_tier_is_promoted_and_the_lower_ones_clients_stay(echo_ti
     assert engine.moves["low", "high", "promoted"] == 1
     await early.aclose()
     await late.aclose()
+
+
+@pytest.fixture
+def short_pauses(monkeypatch):
+    monkeypatch.setattr(pauses, "FIRST_PAUSE_S", 0.01)
+
+
+class Unsure:
+    """Makes a tier's probe answer `met` for its one need."""
+
+    met = None
+    asked = 0
+
+    @hookimpl
+    def probe(self, host, settings):
+        self.asked += 1
+        needs = Requirement(need="a device", have="could not look", met=self.met)
+        return ProbeReport(order=self.order, carries=Carries.CONNECTIONS, requirements=(needs,))
+
+
+def state(engine, tier):
+    return next(row.state for row in engine.plan.tiers if row.name == tier)
+
+
+async def test_a_tier_that_could_not_tell_is_asked_again_and_gets_its_services(
+    echo_tier, nursery, short_pauses
+):
+    high, low = type("High", (Unsure, echo_tier), {})("high", 100), echo_tier("low", 700)
+    engine = engine_of(high, low)
+    await nursery.start(engine.run)
+    assert (state(engine, "high"), engine.plan.services[0].chosen) == (TierState.UNKNOWN, "low")
+    early, _ = await client_of(engine)
+    await until(lambda: high.asked > 2)
+    with structlog.testing.capture_logs() as events:
+        high.met = True
+        await until(lambda: engine.plan.services[0].chosen == "high")
+    told = [event for event in events if event["event"] == "tier.probed_again"]
+    assert [(event["tier"], event["outcome"]) for event in told] == [("high", "usable")]
+    late, name = await client_of(engine)
+    assert name == "high"
+    assert await echoes(early, b"not cut off")
+    asked = high.asked
+    await engine.apply(engine.config)
+    assert high.asked == asked + 1
+    await early.aclose()
+    await late.aclose()
+
+
+async def test_a_tier_that_is_told_to_be_refused_is_shown_so_and_asked_no_more(
+    echo_tier, nursery, short_pauses
+):
+    high, low = type("High", (Unsure, echo_tier), {})("high", 100), echo_tier("low", 700)
+    engine = engine_of(high, low)
+    await nursery.start(engine.run)
+    high.met = False
+    await until(lambda: state(engine, "high") is TierState.REFUSED)
+    assert engine.plan.services[0].chosen == "low"
+    assert high.lives == 0
+
+
+async def test_a_tier_that_could_not_tell_when_the_configuration_was_reloaded_is_asked_again(
+    echo_tier, nursery, short_pauses
+):
+    high, low = type("High", (Unsure, echo_tier), {"met": False})("high", 100), echo_tier("low", 700)
+    engine = engine_of(high, low)
+    await nursery.start(engine.run)
+    high.met = None
+    await engine.apply(engine.config)
+    assert state(engine, "high") is TierState.UNKNOWN
+    high.met = True
+    await until(lambda: engine.plan.services[0].chosen == "high")
 
 
 async def test_drain_refuses_new_clients_and_waits_for_the_others(echo_tier):
