@@ -1,6 +1,6 @@
-"""Facts of this host, gathered once and handed to every probe. Reads only; needs no rights.
+"""Facts of this host, gathered at the start and before each later probe. Reads only; needs no rights.
 
-:func:`gather_host_facts` does blocking I/O (netlink, /proc): call it in a thread.
+Gathering does blocking I/O (netlink, /proc): call it in a thread.
 """
 
 from __future__ import annotations
@@ -77,6 +77,11 @@ def gather_host_facts() -> HostFacts:
         ),
         is_root=os.geteuid() == 0,
     )
+
+
+def gather_again(before: HostFacts) -> HostFacts:
+    """Look at the host anew. The CPUs stay those of the first look: by now this process may be kept on a few."""
+    return attrs.evolve(gather_host_facts(), cpus=before.cpus)
 
 
 def _interfaces() -> tuple[Interface, ...]:

@@ -24,7 +24,7 @@ from marchproxy_core.config import Config, diff, load
 from marchproxy_core.engine.engine import Engine
 from marchproxy_core.engine.process import prepare_process
 from marchproxy_core.errors import MarchProxyError
-from marchproxy_core.host import HostFacts, gather_host_facts
+from marchproxy_core.host import HostFacts, gather_again, gather_host_facts
 from marchproxy_core.listeners import Buffers, ListenerSet
 from marchproxy_core.plugins import PluginRow, Tiers, discover
 from marchproxy_core.services import Service
@@ -145,6 +145,7 @@ async def serve(
         config=config,
         tiers=tiers,
         host=host,
+        look_again=gather_again,
         listeners=ListenerSet(
             settings.worker_threads or len(host.cpus),
             Buffers(receive=settings.recv_buffer_size, send=settings.send_buffer_size),

@@ -14,6 +14,7 @@ from typing import final
 import attrs
 import structlog
 import trio
+from pyroute2 import NetlinkError
 
 from marchproxy_core.config import Config
 from marchproxy_core.engine.asking import ask_tier, ask_tiers, is_unsure, probe_tier
@@ -58,6 +59,8 @@ class Engine:
     config: Config
     tiers: Tiers
     host: HostFacts
+    look_again: Callable[[HostFacts], HostFacts] = lambda host: host
+    """Gathers the facts anew, given the old ones; blocks, so it is called in a thread."""
     listeners: ListenerSet
     """Owned by the engine from here on: closed at the end of :meth:`run`."""
     backends: Callable[[Service], tuple[BackendView, ...]] = unchecked
@@ -131,6 +134,7 @@ class Engine:
             ListenError: A new address cannot be opened, or the engine is not running; nothing was changed.
         """
         async with self._applying:
+            await self._look()
             facts = await ask_tiers(self.tiers, self.host, config.settings, config.services)
             possible = make_plan(facts, config.services, config.settings)
             check_start(possible, config.settings)
@@ -184,6 +188,7 @@ class Engine:
         pauses, facts = Pauses(), self._facts
         while unsure := [one.name for one in facts if is_unsure(one, self.config.settings)]:
             await trio.sleep(pauses.failed(0.0))
+            await self._look()
             config = self.config
             told = {
                 name: await ask_tier(self.tiers, name, self.host, config.settings, config.services)
@@ -203,6 +208,7 @@ class Engine:
 
     def _supervisor(self, tier: str) -> Supervisor:
         async def probe(name: str) -> ProbeReport:
+            await self._look()
             return await probe_tier(self.tiers, name, self.host, self.config.settings)
 
         return Supervisor(
@@ -214,6 +220,13 @@ class Engine:
             needed_now=self._is_needed,
             detached=self._history.fold,
         )
+
+    async def _look(self) -> None:
+        """Have fresh facts: interfaces come and go while the daemon runs, even while they are listed."""
+        try:
+            self.host = await trio.to_thread.run_sync(self.look_again, self.host)
+        except (OSError, NetlinkError) as error:
+            log.warning("host.look_failed", error=str(error))
 
     def _context(self) -> AttachContext:
         return AttachContext(settings=self.config.settings, host=self.host, observe=self.observe)

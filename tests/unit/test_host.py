@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import platform
 
+import attrs
 import pytest
 
-from marchproxy_core.host import _effective_capabilities, gather_host_facts
+from marchproxy_core.host import _effective_capabilities, gather_again, gather_host_facts
 
 
 def test_the_facts_are_those_of_this_host():
@@ -20,6 +21,13 @@ def test_the_facts_are_those_of_this_host():
     assert loopback is not None
     assert "127.0.0.1/8" in loopback.addresses
     assert host.interface("no such") is None
+
+
+def test_a_later_look_keeps_the_cpus_of_the_first():
+    before = attrs.evolve(gather_host_facts(), cpus=(98, 99), interfaces=())
+    again = gather_again(before)
+    assert again.cpus == (98, 99)
+    assert again.interface("lo") is not None
 
 
 @pytest.mark.parametrize(

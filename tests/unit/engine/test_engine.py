@@ -13,6 +13,7 @@ import pytest
 import structlog
 import trio
 from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
 
 from marchproxy_core.config import Config, Enable, Settings
 from marchproxy_core.engine import pauses
@@ -188,6 +189,38 @@ async def test_a_tier_that_could_not_tell_when_the_configuration_was_reloaded_is
     assert state(engine, "high") is TierState.UNKNOWN
     high.met = True
     await until(lambda: engine.plan.services[0].chosen == "high")
+
+
+async def test_probes_after_the_first_see_the_host_as_it_is_by_then(echo_tier, nursery, short_pauses):
+    class Looking(Unsure, echo_tier):
+        @hookimpl
+        def probe(self, host, settings):
+            self.met = True if host == "with the device" else None
+            return super().probe(host, settings)
+
+    engine = engine_of(Looking("high", 100), echo_tier("low", 700))
+    seen = {"host": "without"}
+    engine.host, engine.look_again = "without", lambda before: seen["host"]
+    await nursery.start(engine.run)
+    assert state(engine, "high") is TierState.UNKNOWN
+    seen["host"] = "with the device"
+    await until(lambda: engine.plan.services[0].chosen == "high")
+    seen["host"] = "without"
+    await engine.apply(engine.config)
+    assert engine.plan.services[0].chosen == "low"
+
+
+async def test_a_look_at_the_host_that_fails_leaves_the_old_facts(echo_tier, nursery):
+    def fail(before):
+        raise NetlinkDumpInterrupted
+
+    engine = engine_of(echo_tier("only", 700))
+    engine.host, engine.look_again = "old", fail
+    await nursery.start(engine.run)
+    with structlog.testing.capture_logs() as events:
+        await engine.apply(engine.config)
+    assert "host.look_failed" in [event["event"] for event in events]
+    assert (engine.host, engine.plan.services[0].chosen) == ("old", "only")
 
 
 async def test_drain_refuses_new_clients_and_waits_for_the_others(echo_tier):
