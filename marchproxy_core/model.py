@@ -111,7 +111,9 @@ class Role(enum.StrEnum):
     STANDBY = "standby"
     """Below a tier that accepts from the same listeners: holds everything ready, accepts nothing."""
     DRAINING = "draining"
-    """Going away: nothing new, established connections go on until they end or are cut off."""
+    """Going away: established connections go on until they end or are cut off, and nothing new is taken but what
+    waits in the accept queues already. The assignment has no listeners any more, since the core has closed them: a
+    tier that accepts takes all that its duplicates have queued, without waiting for more, and then closes them."""
 
     @property
     def takes_new(self) -> bool:
@@ -123,8 +125,10 @@ class Role(enum.StrEnum):
 class Listener:
     """An open listen address of a service: one bound SO_REUSEPORT socket per worker, non-blocking.
 
-    TCP sockets listen already. The core opens and closes the sockets; a tier uses them, or its own
-    duplicates, and never closes these.
+    TCP sockets listen already. The core opens and closes the sockets; a tier never closes these, and accepts from
+    duplicates of its own (``dup``, or descriptors passed to a worker), which it makes before its next checkpoint
+    after it got the table: later the core may have closed its own. That resets nobody in an accept queue for as
+    long as one duplicate is open; closing the last one resets those that still wait.
     """
 
     endpoint: Endpoint

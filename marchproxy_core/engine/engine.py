@@ -44,6 +44,9 @@ from marchproxy_core.services import Service
 log = structlog.get_logger()
 
 _DRAIN_LOOK_S = 0.1
+_DRAIN_GRACE_S = 0.5
+"""What tiers and their workers have to hear of a drain and to take what waits in their accept queues, before a service
+without connections is taken to have none. No tier acknowledges a table."""
 
 
 def unchecked(service: Service) -> tuple[BackendView, ...]:
@@ -120,6 +123,8 @@ class Engine:
         log.info("drain.started", timeout_s=self.config.settings.drain_timeout)
         self.ready = False
         self._leaving += self.config.services
+        # Told first, closed then, in one step: clients that wait in an accept queue are the tiers' to serve, which
+        # have duplicates of these sockets. Kept open longer, ours would queue new clients that nobody serves.
         self._publish()
         self.listeners.close()
         self._drain.set()
@@ -295,18 +300,24 @@ class Engine:
         def names() -> set[str]:
             return {service.name for service in services if service in self._leaving}
 
-        with trio.move_on_after(self.config.settings.drain_timeout) as patience:
-            while await self._active(names()):  # noqa: ASYNC110 - the tiers count; nobody signals
+        timeout_s = self.config.settings.drain_timeout
+        grace_s = min(_DRAIN_GRACE_S, timeout_s)
+        await trio.sleep(grace_s)
+        await self._refresh()
+        with trio.move_on_after(timeout_s - grace_s):
+            while self._busy(names()):
                 await trio.sleep(_DRAIN_LOOK_S)
-        if not names():
-            return
-        if patience.cancelled_caught:
-            log.warning("drain.cut_off", services=sorted(names()))
-        else:
+                await self._refresh()
+        if cut_off := self._busy(names()):
+            log.warning("drain.cut_off", services=sorted(cut_off))
+        elif names():
             log.info("drain.finished", services=sorted(names()))
 
-    async def _active(self, names: set[str]) -> int:
+    async def _refresh(self) -> None:
         for supervisor in tuple(self._supervisors.values()):
             await supervisor.refresh()
+
+    def _busy(self, names: set[str]) -> set[str]:
+        """Return those of the services that have connections, as the last snapshots have it."""
         found = (item for tier in self.stats().values() for item in tier.services.items())
-        return sum(stats.connections_active for name, stats in found if name in names)
+        return {name for name, stats in found if name in names and stats.connections_active}

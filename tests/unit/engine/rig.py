@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import trio
 
@@ -78,13 +78,14 @@ class FailingTier:
 
 
 class EchoTier(FailingTier):
-    """Really serves: says its name to each client, then sends back what it gets."""
+    """Really serves: says its name to each client, then sends back what it gets; while `busy` it accepts nobody."""
 
     def __init__(self, name, order, **more):
         super().__init__(**more)
         self.name = name
         self.order = order
         self.active = 0
+        self.busy = False
 
     @hookimpl
     def probe(self, host, settings):
@@ -120,12 +121,24 @@ class EchoTier(FailingTier):
                     accepting[listener] = await nursery.start(self._accept, listener, nursery)
 
     async def _accept(self, listener, nursery, *, task_status):
-        with trio.CancelScope() as scope, trio.socket.from_stdlib_socket(listener.sockets[0].dup()) as own:
-            task_status.started(scope)
+        with listener.sockets[0].dup() as own:
+            with trio.CancelScope() as scope:
+                task_status.started(scope)
+                while True:
+                    await trio.lowlevel.wait_readable(own)
+                    if self.busy:
+                        await trio.sleep_forever()
+                    self._take_queued(own, nursery)
+            self._take_queued(own, nursery)
+
+    def _take_queued(self, own, nursery):
+        """Accept all that wait, without waiting for more."""
+        with suppress(BlockingIOError):
             while True:
-                client, _ = await own.accept()
+                client, _ = own.accept()
+                client.setblocking(False)
                 self.active += 1
-                nursery.start_soon(self._echo, trio.SocketStream(client))
+                nursery.start_soon(self._echo, trio.SocketStream(trio.socket.from_stdlib_socket(client)))
 
     async def _echo(self, stream):
         try:

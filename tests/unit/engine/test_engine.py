@@ -237,6 +237,29 @@ async def test_drain_refuses_new_clients_and_waits_for_the_others(echo_tier):
         # The nursery ends only when run() returned.
 
 
+@pytest.mark.parametrize("how", ["drain", "reload"])
+async def test_clients_in_the_accept_queue_are_served_when_their_service_goes(echo_tier, nursery, how):
+    tier = echo_tier("only", 700)
+    stays, goes = (attrs.evolve(echo_service(), name=name) for name in ("stays", "goes"))
+    engine = engine_of(tier, service=stays, drain_timeout=30.0)
+    engine.config = attrs.evolve(engine.config, services=(stays, goes))
+    await nursery.start(engine.run)
+    tier.busy = True
+    here = goes.listen[0]
+    queued = [await trio.open_tcp_stream(str(here.ip), here.port) for _ in range(3)]
+    assert tier.active == 0
+    if how == "drain":
+        engine.drain()
+    else:
+        await engine.apply(attrs.evolve(engine.config, services=(stays,)))
+    for stream in queued:
+        assert await stream.receive_some(100) == b"only\n"
+        assert await echoes(stream, b"served")
+    await refused(engine, goes)
+    for stream in queued:
+        await stream.aclose()
+
+
 async def test_a_client_that_never_ends_is_cut_off_after_the_drain_timeout(echo_tier):
     engine = engine_of(echo_tier("only", 700), drain_timeout=0.3)
     with trio.fail_after(20):
