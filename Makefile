@@ -9,7 +9,7 @@ setup: .venv/.made ## .venv with the core, its tools and every plugin in the tre
 .venv/.made: pyproject.toml $(wildcard plugins/*/pyproject.toml)
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "python3 is older than 3.11; install it: apt-get install python3"; exit 1; }
 	python3 -m venv .venv || { echo "venv is missing; install it: apt-get install python3-venv"; exit 1; }
-	.venv/bin/pip install -q -e '.[dev]'
+	.venv/bin/pip install -q -e '.[dev]' $(foreach plugin,$(wildcard plugins/*/pyproject.toml),-e $(dir $(plugin)))
 	touch $@
 
 test: setup ## lint, types, every test, every wheel

@@ -320,6 +320,12 @@ class Settings:
         "How long a client's connection may wait for its next request.",
         tiers=("application",),
     )
+    connect_timeout: float = setting(
+        TIMEOUT,
+        4.0,
+        "Longest wait for a backend to take a connection; then the next backend is tried.",
+        tiers=WORKER_TIERS,
+    )
     read_timeout: float = setting(
         TIMEOUT,
         30.0,

@@ -45,10 +45,10 @@ class Ledger:
         """
         size = os.fstat(descriptor).st_size
         self._memory = mmap.mmap(descriptor, size)
-        cells = memoryview(self._memory).cast("q")
-        self.regions = tuple(
-            cells[start : start + REGION_CELLS] for start in range(0, len(cells), REGION_CELLS)
-        )
+        with memoryview(self._memory) as whole, whole.cast("q") as cells:
+            self.regions = tuple(
+                cells[start : start + REGION_CELLS] for start in range(0, len(cells), REGION_CELLS)
+            )
         """Each region's cells."""
         self.mine = self.regions[region]
         """The cells of this process's region, the only ones that it writes."""
@@ -63,3 +63,9 @@ class Ledger:
     def total(self, cell: int) -> int:
         """Return the sum of a cell over all regions."""
         return sum([region[cell] for region in self.regions])
+
+    def close(self) -> None:
+        """Unmap the memory; nothing can be read or counted afterwards."""
+        for region in self.regions:
+            region.release()
+        self._memory.close()

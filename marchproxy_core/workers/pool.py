@@ -63,7 +63,14 @@ class WorkerPool:
     """The workers of one tier; made by :func:`open_worker_pool`."""
 
     def __init__(
-        self, *, tier: str, entry: str, context: AttachContext, memory: int, nursery: trio.Nursery
+        self,
+        *,
+        tier: str,
+        entry: str,
+        context: AttachContext,
+        memory: int,
+        ledger: Ledger,
+        nursery: trio.Nursery,
     ) -> None:
         """Use :func:`open_worker_pool`."""
         self.tier = tier
@@ -72,7 +79,7 @@ class WorkerPool:
         self._context = context
         self._nursery = nursery
         self._memory = memory
-        self._ledger = Ledger(memory)
+        self._ledger = ledger
         self._regions = list(range(1, len(self._ledger.regions)))
         self._book = CellBook()
         self._lives: list[Life] = []
@@ -268,12 +275,10 @@ class WorkerPool:
             if (used_bytes > limit_bytes) is not full:
                 full = not full
                 self._set(0, cell.MEMORY_FULL, int(full))
-                say = log.warning if full else log.info
-                say(
-                    "memory.ran_full" if full else "memory.freed",
-                    used_bytes=used_bytes,
-                    limit_bytes=limit_bytes,
-                )
+                if full:
+                    log.warning("memory.ran_full", used_bytes=used_bytes, limit_bytes=limit_bytes)
+                else:
+                    log.info("memory.freed", used_bytes=used_bytes, limit_bytes=limit_bytes)
             await trio.sleep(_MEMORY_LOOK_S)
 
     def _stats_of(self, cells: ServiceCells) -> ServiceStats:
@@ -331,13 +336,17 @@ async def open_worker_pool(*, tier: str, entry: str, context: AttachContext) -> 
     """
     # As many regions again for workers that retire while their successors run.
     memory = Ledger.create(2 * worker_count(context))
+    ledger = Ledger(memory)
     try:
         async with trio.open_nursery() as nursery:
-            pool = WorkerPool(tier=tier, entry=entry, context=context, memory=memory, nursery=nursery)
+            pool = WorkerPool(
+                tier=tier, entry=entry, context=context, memory=memory, ledger=ledger, nursery=nursery
+            )
             await pool.start()
             yield pool
             nursery.cancel_scope.cancel()
     finally:
+        ledger.close()
         os.close(memory)
 
 

@@ -11,7 +11,9 @@ import structlog
 
 from marchproxy_core.backends.balancing import make_balancer
 from marchproxy_core.backends.limits import Limits, global_limit, service_limit
+from marchproxy_core.config import LogLevel
 from marchproxy_core.drops import DropReason
+from marchproxy_core.services import Balance
 from marchproxy_core.workers.ledger import (
     ACTIVE,
     ALL_ACTIVE,
@@ -71,8 +73,13 @@ class Carried:
             self._limits.service.look(now_s)
             self._limits.everything.look(now_s)
 
-    def pick(self, client: bytes, tried: Container[int] = ()) -> int | None:
-        """Choose a backend, an index into ``backends``; None when none is left. ``client`` is its packed address."""
+    def pick(self, client: bytes | None, tried: Container[int] = ()) -> int | None:
+        """Choose a backend, an index into ``backends``; None when none is left.
+
+        Args:
+            client: The client's packed IP address; looked at only when :attr:`by_client`.
+            tried: Indexes that were tried in vain.
+        """
         return self._balancer.pick(self._active, client, tried)
 
     def opened(self) -> None:
@@ -108,11 +115,15 @@ class Carried:
         self.backends = tuple(view.backend.endpoint for view in work.backends)
         self.backend_cells = tuple(work.cells.active[endpoint] for endpoint in self.backends)
         """For each backend the cell that counts its open connections; whoever opens one counts."""
+        self.by_client = work.service.balance is Balance.MAGLEV
+        """Whether the choice of a backend depends on who the client is."""
         self._balancer = make_balancer(work.service.balance, work.backends, start=self._worker.index)
         self._adopt_limits(settings)
 
     def _adopt_limits(self, settings: Settings) -> None:
         self.settings = settings
+        self.tells_all = settings.proxy_debug or settings.log_level is LogLevel.DEBUG
+        """Whether anybody reads events of the level debug."""
         total, first = self._ledger.total, self.first_cell
         limits = Limits(
             service=service_limit(

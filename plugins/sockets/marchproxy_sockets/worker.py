@@ -1,0 +1,171 @@
+"""A worker process of the sockets tier: follows the control process's word and runs the loop."""
+
+from __future__ import annotations
+
+import select
+import socket
+from typing import TYPE_CHECKING, final
+
+import structlog
+
+from marchproxy_core.drops import DropReason
+from marchproxy_core.model import Role
+from marchproxy_core.services import Protocol
+from marchproxy_core.workers.ledger import ALL_OPENED
+from marchproxy_core.workers.messages import Lend, Retire, Work
+from marchproxy_sockets.carried import Carried
+from marchproxy_sockets.loop import Loop
+from marchproxy_sockets.tcp.pipes import Pipes
+from marchproxy_sockets.tcp.service import TcpService
+from marchproxy_sockets.udp.service import UdpService
+
+if TYPE_CHECKING:
+    from marchproxy_core.config import Settings
+    from marchproxy_core.services import Endpoint
+    from marchproxy_core.workers.child import Worker
+    from marchproxy_core.workers.messages import ServiceWork
+
+log = structlog.get_logger()
+
+
+def main(worker: Worker) -> None:
+    """Carry what the control process says until it is gone, or this worker has retired."""
+    relay = Relay(worker)
+    try:
+        relay.run()
+    finally:
+        relay.close()
+
+
+@final
+class Relay:
+    """All services of this worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._loop = Loop()
+        self._pipes = Pipes()
+        self._services: dict[str, TcpService | UdpService] = {}
+        self._lent: dict[int, tuple[Endpoint, socket.socket]] = {}
+        self._given: dict[tuple[str, int], socket.socket] = {}
+        """Copies of what is lent, one for each service that takes clients from it."""
+        self._settings: Settings | None = None
+        self._opened_before = worker.ledger.mine[ALL_OPENED]
+        self._asked_for_successor = False
+        self._retired_s: float | None = None
+
+    def run(self) -> None:
+        """Run until the channel ends, or the last connection after a retirement."""
+        self._loop.watch(self._worker.channel.fileno(), select.EPOLLIN, self._on_word)
+        self._loop.on_tick = self._on_tick
+        self._loop.run()
+
+    def close(self) -> None:
+        """End every connection and give everything back."""
+        for service in self._services.values():
+            service.close()
+        for _, sock in self._lent.values():
+            sock.close()
+        self._loop.close()
+        self._pipes.close()
+
+    def _on_word(self, events: int) -> None:
+        del events
+        try:
+            messages = self._worker.channel.receive()
+        except EOFError:
+            self._loop.stop()
+            return
+        for message, descriptor in messages:
+            match message:
+                case Lend(number=number, endpoint=endpoint):
+                    sock = socket.socket(fileno=descriptor)
+                    sock.setblocking(False)  # else its copies would make the shared description blocking
+                    self._lent[number] = (endpoint, sock)
+                case Work():
+                    self._apply(message)
+                case Retire():
+                    self._retire()
+
+    def _apply(self, work: Work) -> None:
+        if work.settings != self._settings:
+            self._worker.configure(work.settings)
+        self._settings = work.settings
+        names = {one.service.name for one in work.services}
+        for name in [name for name in self._services if name not in names]:
+            self._drop(name)
+        for one in work.services:
+            self._carry(one, work.settings)
+        named = {number for one in work.services for number in one.listeners}
+        for number in [number for number in self._lent if number not in named]:
+            self._lent.pop(number)[1].close()
+        self._worker.applied(work.version)
+
+    def _carry(self, work: ServiceWork, settings: Settings) -> None:
+        name = work.service.name
+        service = self._services.get(name)
+        if service is not None and service.carried.work.service.protocol is not work.service.protocol:
+            self._drop(name)
+            service = None
+        if service is None:
+            if work.role is Role.DRAINING:
+                return  # a worker that came later has nothing of it
+            service = self._services[name] = self._make(Carried(self._worker, work, settings))
+        else:
+            service.carried.update(work, settings)
+            service.update()
+        if work.role is Role.DRAINING:
+            service.drain()
+            self._take_back(name, ())
+        else:
+            self._give(service, name, work.listeners if work.role.takes_new else ())
+
+    def _make(self, carried: Carried) -> TcpService | UdpService:
+        if carried.work.service.protocol is Protocol.TCP:
+            return TcpService(self._loop, carried, self._pipes)
+        return UdpService(self._loop, carried)
+
+    def _give(self, service: TcpService | UdpService, name: str, numbers: tuple[int, ...]) -> None:
+        self._take_back(name, numbers)
+        for number in numbers:
+            if (name, number) not in self._given:
+                self._given[name, number] = self._lent[number][1].dup()
+        service.listen([(self._lent[number][0], self._given[name, number]) for number in numbers])
+
+    def _take_back(self, name: str, keeping: tuple[int, ...]) -> None:
+        """Forget copies that a service is not to take clients from any more; it closes them itself."""
+        for key in [key for key in self._given if key[0] == name and key[1] not in keeping]:
+            del self._given[key]
+
+    def _drop(self, name: str) -> None:
+        self._services.pop(name).close(DropReason.DRAIN_TIMEOUT)
+        self._take_back(name, ())
+
+    def _retire(self) -> None:
+        self._retired_s = self._loop.now_s
+        for name, service in self._services.items():
+            self._give(service, name, ())
+        log.info("worker.retired", connections=self._active)
+
+    def _on_tick(self) -> None:
+        self._worker.beat()
+        for service in self._services.values():
+            service.carried.look(self._loop.now_s)
+        if self._settings is None:
+            return
+        if self._retired_s is not None:
+            late = self._loop.now_s - self._retired_s > self._settings.drain_timeout
+            if late:
+                for name in tuple(self._services):
+                    self._drop(name)
+            if late or not self._active:
+                self._loop.stop()
+        most = self._settings.max_requests_per_worker
+        opened = self._worker.ledger.mine[ALL_OPENED] - self._opened_before
+        if most and opened >= most and not self._asked_for_successor:
+            self._asked_for_successor = True
+            self._worker.wants_successor()
+
+    @property
+    def _active(self) -> int:
+        return sum(service.active for service in self._services.values())
