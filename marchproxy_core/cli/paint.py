@@ -67,7 +67,9 @@ def tier_table(tiers: Iterable[TierAnswer]) -> Table:
     """Return the tier table, highest first."""
     result = table("Tiers", "tier", "order", "state", "carries", "version", "why", numbers=("order",))
     for tier in tiers:
-        why = "; ".join(part for part in (tier.reason, f"fix: {tier.fix}" if tier.fix else "") if part)
+        # A fault's text has its fix already.
+        fix = f"fix: {tier.fix}" if tier.fix and tier.fix not in tier.reason else ""
+        why = "; ".join(part for part in (tier.reason, fix) if part)
         result.add_row(
             cell(tier.name),
             cell(tier.order),

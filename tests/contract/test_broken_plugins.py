@@ -239,3 +239,7 @@ def test_the_table_for_people_names_every_one_too(installed, marchproxy, listed)
     shown = marchproxy(installed, "plugins")
     for row in listed["plugins"]:
         assert row["name"] in shown
+    _, tiers = shown.split("\nTiers")
+    for row in listed["tiers"]:
+        (line,) = [line for line in tiers.splitlines() if line.startswith(f"{row['name']} ")]
+        assert line.count("fix:") == (row["state"] == "broken"), line
