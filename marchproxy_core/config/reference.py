@@ -75,7 +75,8 @@ AFTER = """
 
 Two services may not have the same listen address and protocol. One on every address and one on a single address of the
 same port go together: connections to that address go to the second one, as the kernel prefers the socket bound more
-exactly. The same holds for `ADMIN_LISTEN`.
+exactly. The same holds for `ADMIN_LISTEN`. Where the kernel has no IPv6, a port alone is every IPv4 address, which the
+log says; an IPv6 address that is written out cannot be opened there.
 
 With `protocol: udp`, `auth_type: jwt`, `tls_enabled`, `websocket`, `cache_enabled` and `proxy_protocol` are errors, and
 a health check needs a `port`. A service without them is fast-path: any tier may carry it.

@@ -378,7 +378,7 @@ class Settings:
     admin_token: str | None = setting(
         Text("1 to 512 printable ASCII characters without spaces", r"[!-~]{1,512}"),
         None,
-        "Token that each POST to the admin API must bring.",
+        "Token that each POST to the admin API must bring; off loopback all but /healthz and /readyz.",
         unset="no token asked for",
         restart=True,
         secret=True,
