@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from marchproxy_core.config import Enable
+from marchproxy_core.engine.calling import call_hook
 from marchproxy_core.errors import TierFault
 from marchproxy_core.model import Outcome
 from marchproxy_core.planner import TierFacts
@@ -29,7 +30,7 @@ async def probe_tier(tiers: Tiers, tier: str, host: HostFacts, settings: Setting
             probe has no side effects.
     """
     with trio.move_on_after(ASK_DEADLINE_S):
-        return await trio.to_thread.run_sync(tiers.probe, tier, host, settings, abandon_on_cancel=True)
+        return await call_hook(tier, tiers.probe, tier, host, settings)
     raise _hung(tier, "probe")
 
 
@@ -65,7 +66,7 @@ async def ask_tier(
 def is_unsure(facts: TierFacts, settings: Settings) -> bool:
     """Whether the tier could not tell what it can do, and so is to be asked again; one that hung is not.
 
-    A thread that hangs in a probe is lost, and there are ``IO_THREADS`` of them.
+    A thread that hangs in a probe is lost to its tier.
     """
     wanted = settings.enable.get(facts.name, Enable.AUTO) is not Enable.FALSE
     return wanted and facts.report is not None and facts.report.outcome is Outcome.UNKNOWN
@@ -78,7 +79,7 @@ async def _verdicts(
         return {service.name: _verdict(tiers, tier, service, report) for service in services}
 
     with trio.move_on_after(ASK_DEADLINE_S):
-        return await trio.to_thread.run_sync(classify_all, abandon_on_cancel=True)
+        return await call_hook(tier, classify_all)
     fault = _hung(tier, "classify")
     return {service.name: fault for service in services}
 

@@ -174,6 +174,8 @@ class Engine:
             nursery.start_soon(supervisor.run)
         for supervisor in self._supervisors.values():
             await supervisor.settled()
+        if self._drain.is_set():
+            return
         self.ready = True
         self._replan("started")
         check_start(self.plan, self.config.settings)

@@ -13,6 +13,7 @@ from typing import final
 import attrs
 import trio
 
+from marchproxy_core.engine.calling import call_hook
 from marchproxy_core.errors import TierFault, TierUnavailable
 from marchproxy_core.model import AttachContext, Attachment, ServiceTable, TierStats
 from marchproxy_core.plugins import Tiers
@@ -29,7 +30,7 @@ ReadStats = Callable[[Tiers, str, Attachment], Awaitable[TierStats]]
 
 async def read_stats_in_thread(tiers: Tiers, tier: str, attachment: Attachment) -> TierStats:
     """Call ``stats`` where it may block; cancelling abandons the thread, which is safe since stats only reads."""
-    return await trio.to_thread.run_sync(tiers.stats, tier, attachment, abandon_on_cancel=True)
+    return await call_hook(tier, tiers.stats, tier, attachment)
 
 
 @final

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 
 import pytest
+import trio
 
 from marchproxy_core.config import Settings
 from marchproxy_core.engine import asking
+from marchproxy_core.engine.calling import THREADS_PER_TIER
 from marchproxy_core.errors import TierFault
 from marchproxy_core.hookspecs import hookimpl
 from marchproxy_core.planner import make_plan
@@ -63,3 +65,25 @@ async def test_a_single_probe_says_its_fault(failing_tier):
 
     with pytest.raises(TierFault, match="SystemExit: bye"):
         await asking.probe_tier(Tiers.of({"ill": Ill()}), "ill", None, Settings())
+
+
+async def test_a_tier_that_hangs_keeps_no_thread_from_the_others(failing_tier, monkeypatch):
+    monkeypatch.setattr(asking, "ASK_DEADLINE_S", 0.2)
+    trio.to_thread.current_default_thread_limiter().total_tokens = 1
+    let_go = threading.Event()
+
+    class Hung(failing_tier):
+        @hookimpl
+        def probe(self, host, settings):
+            let_go.wait(30)
+
+    tiers = Tiers.of({"hung": Hung(), "well": failing_tier()})
+    try:
+        for _ in range(THREADS_PER_TIER + 1):
+            facts = {one.name: one for one in await asking.ask_tiers(tiers, None, Settings(), (WEB,))}
+            assert "hung: no answer" in str(facts["hung"].fault)
+            assert facts["well"].fault is None
+        with trio.fail_after(5):
+            assert await trio.to_thread.run_sync(lambda: "served") == "served"
+    finally:
+        let_go.set()

@@ -6,6 +6,7 @@ import ctypes
 import socket
 import threading
 import time
+from contextlib import asynccontextmanager
 from functools import partial
 
 import attrs
@@ -235,6 +236,31 @@ async def test_drain_refuses_new_clients_and_waits_for_the_others(echo_tier):
             assert await echoes(stream, b"to the end")
             await stream.aclose()
         # The nursery ends only when run() returned.
+
+
+async def test_a_drain_while_the_daemon_starts_ends_it_without_taking_anybody(echo_tier):
+    class Slow(echo_tier):
+        @hookimpl
+        def attach(self, context):
+            return self._after(self.go_on)
+
+        @asynccontextmanager
+        async def _after(self, event):
+            await event.wait()
+            async with self._attached() as attachment:
+                yield attachment
+
+    tier = Slow("only", 700)
+    tier.go_on = trio.Event()
+    engine = engine_of(tier)
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(nursery.start, engine.run)
+            await until(lambda: tier.name in engine._supervisors)
+            engine.drain()
+            tier.go_on.set()
+    assert not engine.ready
+    assert engine.plan.services == ()
 
 
 @pytest.mark.parametrize("how", ["drain", "reload"])
