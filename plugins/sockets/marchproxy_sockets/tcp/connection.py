@@ -195,7 +195,7 @@ class Connection:
         client = self.client
         if reset:
             client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-        service.loop.close_socket(client.sock)
+        service.loop.close_socket(client.sock, is_copy=False)
         if self.backend is not None:
             if self.backend.moved and self.backend_endpoint is not None:
                 service.carried.worked(self.backend_endpoint)
@@ -291,7 +291,7 @@ class Connection:
         assert backend is not None
         if reset:
             backend.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-        self.service.loop.close_socket(backend.sock)
+        self.service.loop.close_socket(backend.sock, is_copy=False)
         backend.release()
         self.backend = None
         self.client.other = NOBODY
