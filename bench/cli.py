@@ -1,0 +1,142 @@
+"""The command line: ``python -m bench``."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import click
+import trio
+from rich.console import Console
+
+from bench import judge, report, turns
+from bench.metrics import WORKLOADS as WORKLOAD_NAMES
+from bench.metrics import metrics_of
+from bench.peers import PEERS
+from bench.stage import Cpus, TurnFailed
+from bench.workloads import WORKLOADS
+from marchproxy_core.errors import MarchProxyError
+
+if TYPE_CHECKING:
+    from bench.readings import Reading
+
+_TOOLS = {
+    "iperf3": "iperf3",
+    "wrk": "wrk",
+    "nginx": "nginx-light",
+    "taskset": "util-linux",
+    "nsenter": "util-linux",
+}
+_PEER_NAMES = tuple(peer.name for peer in PEERS)
+
+
+class _Names(click.ParamType[tuple[str, ...]]):
+    """Names separated by commas, of a fixed choice."""
+
+    name = "names"
+
+    def __init__(self, choice: tuple[str, ...]) -> None:
+        self._choice = choice
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        names = tuple(dict.fromkeys(name for name in str(value).split(",") if name))
+        for name in names:
+            if name not in self._choice:
+                self.fail(f"{name!r} is none of {', '.join(self._choice)}", param, ctx)
+        return names or self._choice
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.option("--only", type=_Names(WORKLOAD_NAMES), default=",".join(WORKLOAD_NAMES), help="Workloads.")
+@click.option("--peers", type=_Names(_PEER_NAMES), default=",".join(_PEER_NAMES), help="Peers.")
+@click.option("--rounds", type=click.IntRange(1), default=5, help="Turns of each peer in each workload.")
+@click.option("--seconds", type=click.IntRange(1), default=4, help="How long each generator runs in a turn.")
+@click.pass_context
+def main(
+    ctx: click.Context, only: tuple[str, ...], peers: tuple[str, ...], rounds: int, seconds: int
+) -> None:
+    """Measure the sockets tier and its peers side by side, in turns, in network namespaces; needs root."""
+    console = Console(stderr=True)
+    workloads = [workload for workload in WORKLOADS if workload.name in only]
+    try:
+        refuse_what_is_missing()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+        here, gaps = turns.present([peer for peer in PEERS if peer.name in peers], workloads)
+        for gap in gaps:
+            console.print(f"left out: {gap}", style="yellow", highlight=False, soft_wrap=True)
+        cpus = Cpus.of_this_process()
+
+        async def run() -> list[Reading]:
+            return await turns.take(
+                here,
+                workloads,
+                rounds=rounds,
+                seconds=seconds,
+                cpus=cpus,
+                tell=lambda reading: _tell(console, reading),
+            )
+
+        readings = trio.run(_until_terminated, run)
+    except MarchProxyError as error:
+        raise click.ClickException(str(error)) from error
+    found = judge.figures(readings)
+    titles = {peer.name: peer.title for peer in PEERS}
+    output = Console(width=None if console.is_terminal else 150)
+    for table in report.rich_tables(found, titles):
+        output.print(table)
+    for note in report.notes(found):
+        output.print(note, highlight=False)
+
+
+def refuse_what_is_missing() -> None:
+    """Stop when the bench cannot run here at all.
+
+    Raises:
+        TurnFailed: No root, or a tool is missing; with the command that installs it.
+    """
+    if os.geteuid() != 0:
+        raise TurnFailed("the bench makes network namespaces: need root - fix: run as root")
+    missing = sorted({package for tool, package in _TOOLS.items() if shutil.which(tool) is None})
+    if missing:
+        raise TurnFailed(f"not installed: {' '.join(missing)} - fix: apt-get install {' '.join(missing)}")
+
+
+def _tell(console: Console, reading: Reading) -> None:
+    where = f"round {reading.round} {reading.workload:<12}{reading.peer:<12}"
+    if reading.measured is None:
+        console.print(f"{where}failed: {reading.failure}", style="red", highlight=False, soft_wrap=True)
+        return
+    values = reading.measured.values
+    shown = ", ".join(
+        f"{metric.title} {metric.show(values[metric.key])}"
+        for metric in metrics_of(reading.workload)
+        if metric.key in values
+    )
+    share = reading.measured.cpu
+    cpu = "" if share is None else f"; worker ran {share.worker_run:.0%}, strangers {share.strangers:.0%}"
+    console.print(f"{where}{shown}{cpu}", highlight=False, soft_wrap=True)
+
+
+async def _until_terminated(work: Callable[[], Awaitable[list[Reading]]]) -> list[Reading]:
+    """Run ``work``; SIGTERM cancels it, so that the laboratory is taken down as with Ctrl-C."""
+    readings: list[Reading] = []
+    async with trio.open_nursery() as nursery:
+
+        async def wait_for_the_signal(task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+            with trio.open_signal_receiver(signal.SIGTERM) as signals:
+                task_status.started()
+                async for _ in signals:
+                    raise TurnFailed("ended by SIGTERM")
+
+        await nursery.start(wait_for_the_signal)
+        readings = await work()
+        nursery.cancel_scope.cancel()
+    return readings

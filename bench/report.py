@@ -1,0 +1,116 @@
+"""The tables: one per metric, on the terminal and in Markdown, made of the same cells. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.table import Table
+
+from bench.judge import REFERENCE, Figure
+from bench.metrics import METRICS, Metric
+from bench.readings import DISTURBED
+
+HEAD = (
+    "peer",
+    "median",
+    "ratio to HAProxy",
+    "min - max",
+    "worker ran",
+    "waited",
+    "generator CPUs",
+    "per CPU s",
+)
+
+
+def heading(metric: Metric) -> str:
+    """Return a table's title: the metric, which way is better, the target."""
+    better = "more is better" if metric.more_is_better else "less is better"
+    if metric.target is None:
+        return f"{metric.title} ({better})"
+    sign = ">=" if metric.more_is_better else "<="
+    return f"{metric.title} ({better}; target: {sign} {metric.target:g} x HAProxy)"
+
+
+def cells(figure: Figure, title: str) -> tuple[str, ...]:
+    """Return one row of a table, as many cells as ``HEAD`` has."""
+    if not figure.values:
+        return (title, "failed", "", "see below", "", "", "", "")
+    share = figure.cpu
+    shares = (
+        ("", "", "")
+        if share is None
+        else (_percent(share.worker_run), _percent(share.worker_wait), _percent(share.generator_cpus))
+    )
+    if figure.refused is not None:
+        return (title, "generator-bound", "", figure.refused.partition(": ")[2], *shares, "")
+    show = figure.metric.show
+    ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}"
+    if figure.peer == "marchproxy" and figure.ratio is not None and figure.metric.target is not None:
+        ratio += " reached" if figure.metric.reaches(figure.ratio) else " missed"
+    spread = f"{show(min(figure.values))} - {show(max(figure.values))}"
+    per_cpu = "" if figure.per_cpu is None else show(figure.per_cpu)
+    failed = f" ({len(figure.failures)} failed)" if figure.failures else ""
+    return (title, show(figure.median) + failed, ratio, spread, *shares, per_cpu)
+
+
+def tables(figures: Sequence[Figure], titles: Mapping[str, str]) -> list[tuple[str, list[tuple[str, ...]]]]:
+    """Return each metric's heading and rows, for those that have any.
+
+    Args:
+        figures: Of one run.
+        titles: What peers are called, by name.
+    """
+    found = []
+    for metric in METRICS:
+        rows = [cells(figure, titles[figure.peer]) for figure in figures if figure.metric is metric]
+        if rows:
+            found.append((heading(metric), rows))
+    return found
+
+
+def notes(figures: Sequence[Figure]) -> list[str]:
+    """Return what a reader must know about this run's figures."""
+    told = []
+    if not any(figure.peer == REFERENCE and figure.values for figure in figures):
+        told.append("No ratios: HAProxy was not measured.")
+    disturbed = {
+        (figure.metric.workload, figure.peer): figure.disturbed for figure in figures if figure.disturbed
+    }
+    if disturbed:
+        turns = ", ".join(f"{peer} {workload} {count}" for (workload, peer), count in disturbed.items())
+        told.append(
+            f"Disturbed: other processes of the machine used over {DISTURBED:.0%} of a CPU, even when repeated; "
+            f"by peer, workload and number of rounds: {turns}."
+        )
+    failures = {
+        f"{figure.peer} {figure.metric.workload}: {why}" for figure in figures for why in figure.failures
+    }
+    told.extend(f"Failed: {failure}" for failure in sorted(failures))
+    return told
+
+
+def rich_tables(figures: Sequence[Figure], titles: Mapping[str, str]) -> list[Table]:
+    """Return the tables for a terminal."""
+    made = []
+    for title, rows in tables(figures, titles):
+        table = Table(title=title, title_justify="left")
+        for number, name in enumerate(HEAD):
+            table.add_column(name, justify="left" if number in (0, 3) else "right")
+        for row in rows:
+            table.add_row(*row)
+        made.append(table)
+    return made
+
+
+def markdown(figures: Sequence[Figure], titles: Mapping[str, str]) -> str:
+    """Return the tables as Markdown."""
+    parts = []
+    for title, rows in tables(figures, titles):
+        lines = ["| " + " | ".join(row) + " |" for row in (HEAD, *rows)]
+        rule = "|" + "|".join("---" if number in (0, 3) else "--:" for number in range(len(HEAD))) + "|"
+        parts.append("\n".join([f"## {title}", "", lines[0], rule, *lines[1:]]))
+    return "\n\n".join(parts)
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}"

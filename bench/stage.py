@@ -1,0 +1,214 @@
+"""The stage of one turn: a laboratory of its own, with the server, one peer and the place for the generator.
+
+A fresh one each time, so that no TIME_WAIT socket, conntrack entry, cache or leftover process of one turn meets the
+next. The peer has one CPU alone; client and server share the others. All of them would otherwise compete for the same
+CPUs, and the figure would tell how the scheduler divides them.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from bench import cpu
+from bench.peers import Peer, Protocol, Service
+from marchproxy_core.errors import MarchProxyError
+from marchproxy_core.testing import Lab, Namespace, open_lab, until
+
+if TYPE_CHECKING:
+    from bench.readings import CpuShare
+
+_FIRST_LOOK = 0.15
+_LAST_LOOK = 0.9
+_PATIENCE_S = 30.0
+_LISTEN = "0A"  # include/net/tcp_states.h, TCP_LISTEN
+
+
+class TurnFailed(MarchProxyError):
+    """A program of a turn did not start, failed or hung; says which, and what it printed."""
+
+
+@attrs.frozen
+class Cpus:
+    """Which CPUs are whose."""
+
+    proxy: frozenset[int]
+    generators: frozenset[int]
+
+    @classmethod
+    def of_this_process(cls) -> Cpus:
+        """The last usable CPU for the proxy, all others for client and server.
+
+        Raises:
+            TurnFailed: There is only one.
+        """
+        usable = sorted(os.sched_getaffinity(0))
+        if len(usable) < 2:
+            raise TurnFailed(
+                "need two CPUs, have one - fix: run where there are two, one is the proxy's alone"
+            )
+        return cls(frozenset(usable[-1:]), frozenset(usable[:-1]))
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Stage:
+    """One turn's laboratory while it stands; made by :func:`set_up`."""
+
+    lab: Lab
+    cpus: Cpus
+    generator: Namespace
+    """Where the generator runs: the client, or the proxy's own place when there is no proxy."""
+    generator_cpus: frozenset[int]
+    target: str
+    """The address that the generator talks to."""
+    port: int
+    proxy_pid: int | None
+
+    async def load(self, argv: Sequence[str], *, seconds: float) -> tuple[str, CpuShare]:
+        """Run a generator to its end, and look at the CPUs in between.
+
+        Args:
+            argv: Its command line; it must take about ``seconds``.
+            seconds: How long it runs; the first and last tenths of it do not count for the CPUs.
+
+        Returns:
+            Its standard output, and who used the CPUs.
+
+        Raises:
+            TurnFailed: It failed, or took half a minute longer than it should.
+        """
+        output = ""
+
+        async def generate() -> None:
+            nonlocal output
+            output = await self.run(argv, deadline_s=seconds + _PATIENCE_S)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(generate)
+            await trio.sleep(seconds * _FIRST_LOOK)
+            first = await trio.to_thread.run_sync(cpu.look, self.proxy_pid)
+            await trio.sleep(seconds * (_LAST_LOOK - _FIRST_LOOK))
+            last = await trio.to_thread.run_sync(cpu.look, self.proxy_pid)
+        return output, self.share(first, last)
+
+    async def run(self, argv: Sequence[str], *, deadline_s: float) -> str:
+        """Run a program in the generator's place to its end and return its standard output.
+
+        Raises:
+            TurnFailed: It failed or did not end in time.
+        """
+        with trio.move_on_after(deadline_s):
+            done = await self.generator.run(pinned(argv, self.generator_cpus), check=False)
+            if done.returncode != 0:
+                raise TurnFailed(
+                    f"{argv[0]} ended with {done.returncode}: {_excerpt(done.stderr or done.stdout)}"
+                )
+            return done.stdout.decode(errors="replace")
+        raise TurnFailed(f"{argv[0]} did not end within {deadline_s:g} s")
+
+    def share(self, first: cpu.Moment, last: cpu.Moment) -> CpuShare:
+        """Return who used the CPUs between two looks."""
+        return cpu.between(first, last, proxy_cpus=self.cpus.proxy, generator_cpus=self.generator_cpus)
+
+
+@asynccontextmanager
+async def set_up(
+    peer: Peer, *, protocol: Protocol, port: int, server: Callable[[Path], list[str]], cpus: Cpus
+) -> AsyncIterator[Stage]:
+    """Make a laboratory with a server and a peer that forwards one service to it; all of it is gone on return.
+
+    Args:
+        peer: What stands between client and server.
+        protocol: tcp or udp.
+        port: The service's port, at the proxy and at the server.
+        server: Writes what the server needs into a directory of its own, and returns its command line.
+        cpus: Which CPUs are whose.
+
+    Raises:
+        TurnFailed: The server or the peer did not start to listen.
+    """
+    async with open_lab(forwarding=peer.kind == "rules") as lab:
+        with tempfile.TemporaryDirectory(prefix="marchproxy-bench-") as name:
+            directory = Path(name)
+            # Rules run in the context of whoever sends, so they may have the CPU that no process of a proxy needs.
+            generator_cpus = cpus.generators | cpus.proxy if peer.kind == "rules" else cpus.generators
+            await _start(
+                lab.server,
+                pinned(server(directory), generator_cpus),
+                directory / "server.log",
+                protocol,
+                port,
+            )
+            service = Service(
+                protocol=protocol, front=str(lab.front_ip.ip4), backend=str(lab.server_ip.ip4), port=port
+            )
+            argv = peer.write(directory, service)
+            pid = None
+            if peer.kind == "process":
+                process = await _start(
+                    lab.proxy, pinned(argv, cpus.proxy), directory / "peer.log", protocol, port
+                )
+                pid = process.pid
+            elif peer.kind == "rules":
+                await lab.proxy.run(argv)
+            direct = peer.kind == "nothing"
+            yield Stage(
+                lab=lab,
+                cpus=cpus,
+                generator=lab.proxy if direct else lab.client,
+                generator_cpus=generator_cpus,
+                target=service.backend if direct else service.front,
+                port=port,
+                proxy_pid=pid,
+            )
+            # Inside of the directory's life: programs clean up in it when they end.
+            for namespace in lab.namespaces:
+                await namespace.end_processes()
+
+
+def pinned(argv: Sequence[str], cpus: frozenset[int]) -> list[str]:
+    """Return a command line that runs ``argv`` on some CPUs only; the pid stays the program's own."""
+    return ["taskset", "--cpu-list", ",".join(map(str, sorted(cpus))), *argv]
+
+
+async def _start(
+    namespace: Namespace, argv: Sequence[str], log: Path, protocol: str, port: int
+) -> trio.Process:
+    with log.open("wb") as output:
+        process = await namespace.start(argv, stdout=output.fileno(), stderr=subprocess.STDOUT)
+
+    async def listens() -> bool:
+        if process.poll() is not None:
+            raise TurnFailed(f"{argv[3]} ended with {process.returncode}: {_tail(log)}")
+        return await namespace.call(_is_bound, protocol, port)
+
+    try:
+        await until(listens, deadline_s=_PATIENCE_S, what=f"port {port} of {argv[3]}")
+    except TimeoutError as error:
+        raise TurnFailed(f"{error}: {_tail(log)}") from error
+    return process
+
+
+def _is_bound(protocol: str, port: int) -> bool:
+    """Whether a socket in the calling thread's namespace listens; iperf3 would take a connection for a test."""
+    for line in Path(f"/proc/thread-self/net/{protocol}").read_text(encoding="ascii").splitlines()[1:]:
+        _, local, _, state, *_ = line.split()
+        if int(local.rpartition(":")[2], 16) == port and (protocol == "udp" or state == _LISTEN):
+            return True
+    return False
+
+
+def _tail(log: Path) -> str:
+    return _excerpt(log.read_bytes())
+
+
+def _excerpt(output: bytes) -> str:
+    return " ".join(output.decode(errors="replace").split())[-600:] or "no output"

@@ -1,0 +1,113 @@
+"""Measuring in turns: in each round every workload, in each workload every peer, so that noise hits all alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import trio
+
+from bench import cpu
+from bench.readings import Gap, Measured, Reading
+from bench.stage import Cpus, set_up
+from marchproxy_core.errors import MarchProxyError
+
+if TYPE_CHECKING:
+    from bench.peers import Peer
+    from bench.workloads import Workload
+
+_TURN_S = 120.0
+_QUIET_FOR_S = 0.3
+_QUIET_WITHIN_S = 8.0
+_REPEATS = 2
+
+
+def present(peers: Sequence[Peer], workloads: Sequence[Workload]) -> tuple[list[Peer], list[Gap]]:
+    """Return the peers that are installed here, and all that is left out and why."""
+    gaps = [(peer, peer.missing()) for peer in peers]
+    here = [peer for peer, gap in gaps if gap is None]
+    cannot = [
+        Gap(peer=peer.name, workload=workload.name, reason=f"it has no {workload.protocol.upper()} proxy")
+        for peer in here
+        for workload in workloads
+        if workload.protocol not in peer.protocols
+    ]
+    return here, [gap for _, gap in gaps if gap is not None] + cannot
+
+
+async def take(
+    peers: Sequence[Peer],
+    workloads: Sequence[Workload],
+    *,
+    rounds: int,
+    seconds: float,
+    cpus: Cpus,
+    tell: Callable[[Reading], None],
+) -> list[Reading]:
+    """Measure everything and return the readings in the order in which they were taken.
+
+    Args:
+        peers: Those that are installed.
+        workloads: What to measure.
+        rounds: How many turns each has.
+        seconds: How long a turn's generator runs.
+        cpus: Which CPUs are whose.
+        tell: Called with each reading at once.
+    """
+    readings = []
+    for round_ in range(1, rounds + 1):
+        for workload in workloads:
+            for peer in peers:
+                if workload.protocol in peer.protocols:
+                    reading = await _turn(peer, workload, round_, seconds, cpus)
+                    readings.append(reading)
+                    tell(reading)
+    return readings
+
+
+async def _turn(peer: Peer, workload: Workload, round_: int, seconds: float, cpus: Cpus) -> Reading:
+    """Measure one peer once; again, up to twice, when strangers used the CPUs meanwhile."""
+    reading = await _attempt(peer, workload, round_, seconds, cpus)
+    for _ in range(_REPEATS):
+        share = reading.measured.cpu if reading.measured is not None else None
+        if share is None or not share.disturbed:
+            break
+        again = await _attempt(peer, workload, round_, seconds, cpus)
+        other = again.measured.cpu if again.measured is not None else None
+        if other is not None and other.strangers < share.strangers:
+            reading = again
+    return reading
+
+
+async def _attempt(peer: Peer, workload: Workload, round_: int, seconds: float, cpus: Cpus) -> Reading:
+    measured: Measured | None = None
+    failure: str | None = f"the turn did not end within {_TURN_S + seconds:g} s"
+    await _until_quiet(cpus)
+    try:
+        with trio.move_on_after(_TURN_S + seconds):
+            async with set_up(
+                peer, protocol=workload.protocol, port=workload.port, server=workload.server, cpus=cpus
+            ) as stage:
+                measured = await workload.measure(stage, seconds)
+            failure = None
+    except* MarchProxyError as failed:
+        failure = "; ".join(str(error) for error in _flat(failed))
+    return Reading(round=round_, workload=workload.name, peer=peer.name, measured=measured, failure=failure)
+
+
+async def _until_quiet(cpus: Cpus) -> None:
+    """Wait until strangers leave the CPUs alone, but not for long: other engineers' machines are never quiet."""
+    with trio.move_on_after(_QUIET_WITHIN_S):
+        quiet = False
+        while not quiet:
+            first = cpu.look(None)
+            await trio.sleep(_QUIET_FOR_S)
+            share = cpu.between(first, cpu.look(None), proxy_cpus=cpus.proxy, generator_cpus=cpus.generators)
+            quiet = not share.disturbed
+
+
+def _flat(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found.extend(_flat(error) if isinstance(error, BaseExceptionGroup) else [error])
+    return found

@@ -1,0 +1,141 @@
+"""The workloads: which server, which generator, and how their figures are read."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import attrs
+
+from bench import memory, outputs
+from bench.peers import Protocol, most_connections
+from bench.readings import Measured
+from bench.stage import Stage
+
+_PROGRAMS = Path(__file__).parent / "programs"
+_HTTP_CONNECTIONS = 64
+_UDP_FLOWS = 16
+_UDP_WINDOW = 8
+_UDP_SIZE = 64
+_IDLE_CONNECTIONS = 10_000
+
+
+@attrs.frozen(kw_only=True)
+class Workload:
+    """One kind of traffic.
+
+    Args:
+        name: As in ``ONLY=`` and the JSON.
+        protocol: Of the service that it needs.
+        port: Of that service.
+        server: Writes what the server needs into a directory and returns its command line.
+        measure: Runs the generator against a stage for some seconds.
+    """
+
+    name: str
+    protocol: Protocol = "tcp"
+    port: int
+    server: Callable[[Path], list[str]]
+    measure: Callable[[Stage, float], Awaitable[Measured]]
+
+
+def idle_connections() -> int:
+    """How many connections the memory workload holds: 10,000, or what the limit of open files admits here."""
+    return min(_IDLE_CONNECTIONS, most_connections())
+
+
+def _iperf3_server(_directory: Path) -> list[str]:
+    return ["iperf3", "--server"]
+
+
+def _web_server(directory: Path) -> list[str]:
+    """A web server that answers from memory and never ends a connection by itself."""
+    file = directory / "web.conf"
+    file.write_text(f"""\
+daemon off;
+worker_processes 1;
+pid {directory}/web.pid;
+events {{ worker_connections 16000; }}
+http {{
+    access_log off;
+    keepalive_requests 1000000000;
+    server {{
+        listen 8000 backlog=4096;
+        location / {{ return 200 "ok\\n"; }}
+    }}
+}}
+""")
+    return ["nginx", "-p", str(directory), "-e", str(directory / "web.log"), "-c", str(file)]
+
+
+def _own_server(program: str, port: int) -> Callable[[Path], list[str]]:
+    def server(_directory: Path) -> list[str]:
+        return [sys.executable, str(_PROGRAMS / program), "serve", str(port)]
+
+    return server
+
+
+async def _bulk(stage: Stage, seconds: float) -> Measured:
+    # -Z: the sender gives pages of a file instead of copying, which leaves the generator more room above the proxies.
+    argv = [
+        "iperf3",
+        "--client",
+        stage.target,
+        "--port",
+        str(stage.port),
+        "--time",
+        f"{seconds:.0f}",
+        "--omit",
+        "1",
+    ]
+    argv += ["--zerocopy", "--json"]
+    output, share = await stage.load(argv, seconds=seconds + 1)
+    return Measured(values={"bulk_gbit_s": outputs.iperf3(output)}, cpu=share, command=" ".join(argv))
+
+
+async def _requests(stage: Stage, seconds: float) -> Measured:
+    argv = _wrk(stage, seconds)
+    output, share = await stage.load(argv, seconds=seconds)
+    read = outputs.wrk(output)
+    values = {"requests_s": read["rate"], "p50_us": read["p50_us"], "p99_us": read["p99_us"]}
+    return Measured(values=values, cpu=share, command=" ".join(argv))
+
+
+async def _connections(stage: Stage, seconds: float) -> Measured:
+    argv = _wrk(stage, seconds, "--header", "Connection: close")
+    output, share = await stage.load(argv, seconds=seconds)
+    return Measured(values={"connections_s": outputs.wrk(output)["rate"]}, cpu=share, command=" ".join(argv))
+
+
+def _wrk(stage: Stage, seconds: float, *more: str) -> list[str]:
+    url = f"http://{stage.target}:{stage.port}/"
+    argv = ["wrk", "--threads", "1", "--connections", str(_HTTP_CONNECTIONS), "--duration", f"{seconds:.0f}s"]
+    return [*argv, "--timeout", "5s", "--latency", *more, url]
+
+
+async def _udp(stage: Stage, seconds: float) -> Measured:
+    argv = [sys.executable, str(_PROGRAMS / "udp_traffic.py"), "drive", stage.target, str(stage.port)]
+    argv += [f"{seconds:.0f}", str(_UDP_FLOWS), str(_UDP_WINDOW), str(_UDP_SIZE)]
+    output, share = await stage.load(argv, seconds=seconds)
+    report = outputs.udp_traffic(output)
+    return Measured(
+        values={"packets_s": 2 * report["echoed"] / report["seconds"]},
+        cpu=share,
+        command=" ".join(argv),
+        notes={"sent": report["sent"], "echoed": report["echoed"]},
+    )
+
+
+async def _memory(stage: Stage, _seconds: float) -> Measured:
+    count = idle_connections()
+    return await memory.measure(stage, count, [sys.executable, str(_PROGRAMS / "idle_traffic.py")])
+
+
+WORKLOADS = (
+    Workload(name="bulk", port=5201, server=_iperf3_server, measure=_bulk),
+    Workload(name="requests", port=8000, server=_web_server, measure=_requests),
+    Workload(name="connections", port=8000, server=_web_server, measure=_connections),
+    Workload(name="udp", protocol="udp", port=5300, server=_own_server("udp_traffic.py", 5300), measure=_udp),
+    Workload(name="memory", port=9000, server=_own_server("idle_traffic.py", 9000), measure=_memory),
+)
