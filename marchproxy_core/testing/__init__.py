@@ -5,6 +5,7 @@ from __future__ import annotations
 from marchproxy_core.testing.census import ResourceCensus, assert_nothing_leaked
 from marchproxy_core.testing.conformance import TierConformance
 from marchproxy_core.testing.fake_tier import FakeTier
+from marchproxy_core.testing.fake_worker_tier import FakeWorkerTier
 from marchproxy_core.testing.fault_rig import Fault, FaultyTier, How, Stage
 from marchproxy_core.testing.lab import Lab, LabUnavailable, Namespace, open_lab
 from marchproxy_core.testing.laws import LAWS, obey
@@ -16,6 +17,7 @@ __all__ = [
     "LAWS",
     "CannotRun",
     "FakeTier",
+    "FakeWorkerTier",
     "Fault",
     "FaultyTier",
     "How",

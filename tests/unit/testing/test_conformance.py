@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from marchproxy_core.testing import FakeTier, FaultyTier, TierConformance, open_lab_wire
+from marchproxy_core.testing import FakeTier, FakeWorkerTier, FaultyTier, TierConformance, open_lab_wire
 
 
 class TestFakeTier(TierConformance):
@@ -17,6 +17,12 @@ class TestHealthyRig(TierConformance):
     @pytest.fixture
     def tier(self, tmp_path):
         return FaultyTier(directory=tmp_path)
+
+
+class TestTierWithWorkerProcesses(TierConformance):
+    @pytest.fixture
+    def tier(self):
+        return FakeWorkerTier()
 
 
 @pytest.mark.root
