@@ -108,7 +108,8 @@ class WorkerPool:
     @property
     def pids(self) -> tuple[int, ...]:
         """Process ids of the workers, by index; those that retire come last."""
-        return tuple(life.worker.pid for life in self._lives)
+        lives = sorted(self._lives, key=lambda life: (life.spent.is_set(), life.worker.index))
+        return tuple(life.worker.pid for life in lives)
 
     async def start(self) -> None:
         """Start every worker and whoever watches them; returns when all are ready."""

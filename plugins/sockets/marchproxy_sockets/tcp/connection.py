@@ -261,7 +261,8 @@ class Connection:
         backend, client, service = self.backend, self.client, self.service
         assert backend is not None
         self.state = _State.RELAYING
-        # The deadline stays where it is: when it comes, it finds the connection relaying and looks on.
+        # The deadline stays where it is as a rule: when it comes, it finds the connection relaying and looks on.
+        service.loop.expire_by(self, service.loop.now_s + service.carried.settings.idle_timeout)
         backend.writable = True
         service.loop.hand_over(backend.fd, backend.on_event)
         first = self._proxy_header() + self.early if service.sends_header else self.early
