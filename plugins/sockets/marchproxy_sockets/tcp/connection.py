@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import enum
 import errno
+import fcntl
 import os
 import select
 import socket
 import struct
+import termios
 from typing import TYPE_CHECKING, final
 
 import structlog
@@ -15,6 +17,7 @@ import structlog
 from marchproxy_core.drops import DropReason
 from marchproxy_core.services import ProxyHeader
 from marchproxy_core.workers.ledger import BYTES_IN, BYTES_OUT
+from marchproxy_sockets.loop import TICK_S
 from marchproxy_sockets.proxy_header import BadHeader, decode_v2, encode_v1, encode_v2
 from marchproxy_sockets.tcp.end import CHUNK_BYTES, NOBODY, WATCH, End
 
@@ -35,6 +38,8 @@ class _State(enum.Enum):
     HEADER = enum.auto()
     CONNECTING = enum.auto()
     RELAYING = enum.auto()
+    LAST_WORDS = enum.auto()
+    """The backend has reset; what it said before that still goes to the client."""
     OVER = enum.auto()
 
 
@@ -51,6 +56,7 @@ class Connection:
         "counts",
         "due_tick",
         "early",
+        "error",
         "peer",
         "proxied",
         "service",
@@ -79,6 +85,7 @@ class Connection:
         self.due_tick = 0
         self.state = _State.CONNECTING
         self.tried: tuple[Endpoint, ...] = ()
+        self.error = ""
         self.why = DropReason.NO_BACKEND
         """What became of the last backend tried."""
 
@@ -168,12 +175,32 @@ class Connection:
         loop.expire_by(self, loop.now_s + self.service.carried.settings.write_timeout)
 
     def broke(self, end: End, error: OSError) -> None:
-        """End the connection because one end failed; the other end is reset, as this one was."""
+        """End the connection because one end failed; the other end is reset, as this one was.
+
+        A server that answers and closes without having read all of the request resets the connection (RFC 9112,
+        section 9.6): its answer may still be on its way here, and goes to the client first.
+        """
         what = error.strerror or type(error).__name__
-        lost_at_once = end is self.backend and (not end.moved or error.errno == errno.ETIMEDOUT)
-        if lost_at_once and self.state is _State.RELAYING and self.backend_endpoint is not None:
+        if end is not self.backend or end.ended or self.state is not _State.RELAYING:
+            self.finish(reset=True, error=what)
+            return
+        if self.backend_endpoint is not None and (not end.moved or error.errno == errno.ETIMEDOUT):
             self.service.carried.failed(self.backend_endpoint, what)
-        self.finish(reset=True, error=what)
+        self.state = _State.LAST_WORDS
+        self.error = what
+        self.client.give_up()
+        end.gone = end.readable = True
+        end.forward()
+
+    def both_ended(self) -> None:
+        """End the connection because nothing comes from either end any more."""
+        if self.state is not _State.LAST_WORDS:
+            self.finish()
+        elif not _unsent_bytes(self.client.sock):
+            self.finish(reset=True)
+        else:
+            # The kernel does not tell when it has sent everything (a reset throws the rest away): look again.
+            self.service.loop.expire_at(self, self.service.loop.now_s + TICK_S)
 
     def finish(self, reason: DropReason | None = None, *, reset: bool = False, error: str = "") -> None:
         """End the connection, once.
@@ -190,7 +217,7 @@ class Connection:
         if reason is not None:
             service.carried.drop(reason)
         if service.carried.tells_all:
-            self._tell(reason, error)
+            self._tell(reason, error or self.error)
         service.loop.expire_at(self, None)
         client = self.client
         if reset:
@@ -215,6 +242,12 @@ class Connection:
             self._leave_backend()
             self._refused(DropReason.BACKEND_TIMEOUT, f"no answer within {settings.connect_timeout:g} s")
             self.connect()
+            return None
+        if self.state is _State.LAST_WORDS and self.backend is not None and self.backend.ended:
+            if now_s - self.touched_s < settings.write_timeout:
+                self.both_ended()
+            else:
+                self.finish(DropReason.WRITE_TIMEOUT, reset=True)
             return None
         idle_due_s = self.touched_s + settings.idle_timeout
         due_s = min(
@@ -312,3 +345,8 @@ class Connection:
             reason=reason.value if reason else None,
             error=error or None,
         )
+
+
+def _unsent_bytes(sock: socket.socket) -> int:
+    """Return how much the kernel still has to send, or to have acknowledged (tcp(7), SIOCOUTQ)."""
+    return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))[0])

@@ -97,7 +97,7 @@ class End:
         """Handle what epoll says of this socket."""
         if events & _ARRIVED:
             if events & _GONE:
-                if events & _ERR and (self.ended or not self.other.writable) and self._is_broken():
+                if events & _ERR and self._is_broken():
                     return
                 self.gone = True
             if not self.ended:
@@ -157,14 +157,19 @@ class End:
         self.held = data
         self._wait()
 
-    def release(self) -> None:
-        """Forget everything that waits, and the other end; the connection is over."""
-        self.readable = self.writable = self.waiting = False
+    def give_up(self) -> None:
+        """Read no more, and forget what waits: the other end is gone."""
+        self.readable = self.waiting = False
         self.ended = True
         self.held = b""
         if self.pipe is not None:
             self.connection.service.pipes.give(self.pipe)
             self.pipe = None
+
+    def release(self) -> None:
+        """Forget everything, and the other end; the connection is over."""
+        self.give_up()
+        self.writable = False
         self.other = NOBODY
 
     def _count(self, sent: int) -> None:
@@ -262,7 +267,7 @@ class End:
         self.readable = False
         other = self.other
         if other.ended:
-            self.connection.finish()
+            self.connection.both_ended()
             return
         try:
             other.sock.shutdown(socket.SHUT_WR)
@@ -271,6 +276,8 @@ class End:
 
     def _is_broken(self) -> bool:
         """Look for an error that no read will bring to light; a hang-up alone is the end of both streams."""
+        if not self.ended and (self.other.writable or self is self.connection.backend):
+            return False  # what came before the error is read first
         error = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
             self.connection.broke(self, OSError(error, os.strerror(error)))
