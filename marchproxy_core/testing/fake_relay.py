@@ -9,18 +9,17 @@ from __future__ import annotations
 import itertools
 import socket
 import struct
+from collections.abc import Callable
 from typing import TYPE_CHECKING, final
 
 import attrs
 import trio
 
 from marchproxy_core.drops import DropReason
-from marchproxy_core.model import Assignment, Role, ServiceStats
+from marchproxy_core.model import Assignment, BackendObservation, Role, ServiceStats
 from marchproxy_core.services import Endpoint, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from marchproxy_core.model import ServiceTable
     from marchproxy_core.table import Table
 
@@ -84,6 +83,7 @@ class Relay:
     """Relays for every service of a table, TCP and UDP, until cancelled."""
 
     counters: dict[str, Counters]
+    observe: Callable[[BackendObservation], None]
     _served: dict[str, Served] = attrs.field(factory=dict, init=False)
 
     async def run(self, services: Table[ServiceTable], *, task_status: trio.TaskStatus[None]) -> None:
@@ -145,13 +145,31 @@ class Relay:
         served.counters.active += 1
         try:
             with client, scope:
-                server = await _connected(served.backends_in_turn(), served.counters)
+                server = await self._connected(served)
                 if server is not None:
                     with server:
                         await self._relay(served.counters, client, server)
         finally:
             served.counters.active -= 1
             served.open.discard(scope)
+
+    async def _connected(self, served: Served) -> trio.socket.SocketType | None:
+        name, endpoints = served.assignment.service.name, served.backends_in_turn()
+        for endpoint in endpoints:
+            server = trio.socket.socket(_family(endpoint), socket.SOCK_STREAM)
+            try:
+                await server.connect((str(endpoint.ip), endpoint.port))
+            except OSError as error:
+                server.close()
+                self.observe(BackendObservation(service=name, backend=endpoint, ok=False, error=str(error)))
+            except BaseException:
+                server.close()
+                raise
+            else:
+                self.observe(BackendObservation(service=name, backend=endpoint, ok=True))
+                return server
+        served.counters.drop(DropReason.BACKEND_REFUSED if endpoints else DropReason.NO_BACKEND)
+        return None
 
     async def _relay(
         self, counters: Counters, client: trio.socket.SocketType, server: trio.socket.SocketType
@@ -253,22 +271,6 @@ async def _forward(flow: trio.socket.SocketType, data: bytes, counters: Counters
     else:
         counters.bytes_in += len(data)
         counters.packets_in += 1
-
-
-async def _connected(endpoints: list[Endpoint], counters: Counters) -> trio.socket.SocketType | None:
-    for endpoint in endpoints:
-        server = trio.socket.socket(_family(endpoint), socket.SOCK_STREAM)
-        try:
-            await server.connect((str(endpoint.ip), endpoint.port))
-        except OSError:
-            server.close()
-        except BaseException:
-            server.close()
-            raise
-        else:
-            return server
-    counters.drop(DropReason.BACKEND_REFUSED if endpoints else DropReason.NO_BACKEND)
-    return None
 
 
 def _family(endpoint: Endpoint) -> int:

@@ -16,6 +16,7 @@ from marchproxy_core.hookspecs import hookimpl
 from marchproxy_core.model import (
     AttachContext,
     Attachment,
+    BackendObservation,
     Carries,
     Path,
     ProbeReport,
@@ -61,7 +62,7 @@ class FakeTier:
     interfaces: frozenset[str] = frozenset()
     moves_bytes: bool = True
     """Whether it relays traffic; a tier that does not just follows its table."""
-    make_relay: Callable[[dict[str, Counters]], Relay] = Relay
+    make_relay: Callable[[dict[str, Counters], Callable[[BackendObservation], None]], Relay] = Relay
     probes: int = attrs.field(default=0, init=False)
     lives: int = attrs.field(default=0, init=False)
     """How often it was attached."""
@@ -113,7 +114,8 @@ class FakeTier:
         async def run(*, task_status: trio.TaskStatus[None]) -> None:
             async with trio.open_nursery() as nursery:
                 if self.moves_bytes:
-                    await nursery.start(self.make_relay(attachment.counters).run, services)
+                    relay = self.make_relay(attachment.counters, attachment.context.observe)
+                    await nursery.start(relay.run, services)
                 nursery.start_soon(self._follow, services)
                 task_status.started()
 

@@ -14,7 +14,14 @@ import attrs
 import trio
 
 from marchproxy_core.hookspecs import hookimpl
-from marchproxy_core.model import Assignment, AttachContext, Listener, ServiceTable, TierStats
+from marchproxy_core.model import (
+    Assignment,
+    AttachContext,
+    BackendObservation,
+    Listener,
+    ServiceTable,
+    TierStats,
+)
 from marchproxy_core.table import Table
 from marchproxy_core.testing.fake_relay import Counters, Relay
 from marchproxy_core.testing.fake_tier import FakeAttachment, FakeTier
@@ -71,13 +78,17 @@ class FakeWorkerTier(FakeTier):
 
 def main(worker: Worker) -> None:
     """Be a worker process."""
-    trio.run(_Work(worker).run)
+
+    def observe(one: BackendObservation) -> None:
+        worker.observe(one.service, one.backend, error=one.error)
+
+    trio.run(_Work(worker, Relay({}, observe)).run)
 
 
 @attrs.define(eq=False)
 class _Work:
     worker: Worker
-    relay: Relay = attrs.field(factory=lambda: Relay({}))
+    relay: Relay
     table: Table[ServiceTable] = attrs.field(factory=lambda: Table(ServiceTable()))
     lent: dict[int, Listener] = attrs.field(factory=dict)
     cells: dict[str, ServiceCells] = attrs.field(factory=dict)

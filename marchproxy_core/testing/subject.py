@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, final
 
@@ -97,16 +97,20 @@ class Subject:
         return accepted
 
     @asynccontextmanager
-    async def attached(self) -> AsyncIterator[Attachment]:
+    async def attached(
+        self, observe: Callable[[BackendObservation], None] = lambda seen: None
+    ) -> AsyncIterator[Attachment]:
         """Attach for as long as the block runs.
+
+        Args:
+            observe: What the tier calls with what it saw of a backend.
 
         Raises:
             CannotRun: The probe says that this host lacks something.
         """
         if self.report.outcome in (Outcome.REFUSED, Outcome.UNKNOWN):
             raise CannotRun(f"the tier's probe: {self.report.outcome}: {self.report.reason}")
-        observed: list[BackendObservation] = []
-        context = AttachContext(settings=self.settings, host=self.host, observe=observed.append)
+        context = AttachContext(settings=self.settings, host=self.host, observe=observe)
         async with self.tiers.attach(_NAME, context) as attachment:
             assert isinstance(attachment, Attachment), f"attach yielded {attachment!r}, want an Attachment"
             yield attachment
@@ -123,9 +127,15 @@ class Subject:
             self.accepted(service)
         listeners = ListenerSet(self.settings.worker_threads)
         try:
-            async with self.attached() as attachment, trio.open_nursery() as nursery:
-                table = Table(ServiceTable(settings=self.settings))
-                running = Running(subject=self, listeners=listeners, attachment=attachment, table=table)
+            observed: list[BackendObservation] = []
+            async with self.attached(observed.append) as attachment, trio.open_nursery() as nursery:
+                running = Running(
+                    subject=self,
+                    listeners=listeners,
+                    attachment=attachment,
+                    table=Table(ServiceTable(settings=self.settings)),
+                    observed=observed,
+                )
                 for service in services:
                     running.put(service, role=role)
                 with trio.fail_after(_DEADLINE_S):
@@ -145,6 +155,8 @@ class Running:
     listeners: ListenerSet
     attachment: Attachment
     table: Table[ServiceTable]
+    observed: list[BackendObservation]
+    """What the tier told the core of backends."""
 
     def put(
         self,

@@ -35,11 +35,9 @@ async def inside(namespace: Namespace) -> AsyncIterator[None]:
         target = os.open(namespace.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             _move(target)
-        finally:
-            os.close(target)
-        try:
             yield
         finally:
+            os.close(target)
             _move(home)
     finally:
         os.close(home)

@@ -115,12 +115,28 @@ async def a_changed_service_keeps_what_is_established(subject: Subject, wire: Wi
             await check()
 
 
+async def a_backend_that_refuses_costs_no_client(subject: Subject, wire: Wire) -> None:
+    """With one of two backends refusing, every client is served by the other, and the core is told."""
+    if subject.report.carries is not Carries.CONNECTIONS:
+        raise NotApplicable("the tier carries packets: it does not see that a connection was refused")
+    async with tcp_server(wire, name=b"x") as server:
+        gone = await _refusing_backend(wire)
+        service = service_for(wire, gone, server.backend)
+        async with subject.running(service) as running:
+            for _ in range(_IN_A_ROW):
+                answer = await _answer(wire, service, patience.PATIENCE_S)
+                assert answer == b"x", f"one of two backends refused, and a client got {answer!r}"
+
+            async def told() -> bool:
+                return any(not seen.ok and seen.backend == gone.endpoint for seen in running.observed)
+
+            await _until(told, f"that the core is told of backend {gone.endpoint}, which refused")
+
+
 async def a_refused_client_learns_of_it(subject: Subject, wire: Wire) -> None:
     """With its only backend refusing, a client is not left hanging, and the next one is served again."""
     async with tcp_server(wire, name=b"x") as server:
-        with await wire.bind_server(Protocol.UDP, 4) as sock:  # so TCP to this port is refused
-            gone = Backend(endpoint=Endpoint(wire.server.ip4, sock.getsockname()[1]))
-        service = service_for(wire, gone)
+        service = service_for(wire, await _refusing_backend(wire))
         async with subject.running(service) as running:
             answer = await _answer(wire, service, patience.PATIENCE_S)
             assert answer is not None, "the only backend refused, and the client was left hanging"
@@ -136,6 +152,7 @@ LAWS = (
     a_draining_udp_service_keeps_its_flows,
     the_health_of_backends_is_followed,
     a_changed_service_keeps_what_is_established,
+    a_backend_that_refuses_costs_no_client,
     a_refused_client_learns_of_it,
 )
 
@@ -158,6 +175,11 @@ async def established(wire: Wire, service: Service) -> AsyncIterator[Callable[[]
             assert got == b"still there?", f"an established connection was lost: {got!r}"
 
         yield check
+
+
+async def _refusing_backend(wire: Wire) -> Backend:
+    with await wire.bind_server(Protocol.UDP, 4) as sock:  # so nobody listens on this port by TCP
+        return Backend(endpoint=Endpoint(wire.server.ip4, sock.getsockname()[1]))
 
 
 async def _answer(wire: Wire, service: Service, patience_s: float) -> bytes | None:

@@ -9,7 +9,8 @@ import trio
 
 from marchproxy_core.config import Settings
 from marchproxy_core.errors import TierFault, TierUnavailable
-from marchproxy_core.model import Outcome, ServiceTable
+from marchproxy_core.host import gather_host_facts
+from marchproxy_core.model import AttachContext, Outcome, ServiceTable
 from marchproxy_core.plugins import Tiers
 from marchproxy_core.services import Backend, Endpoint, Service
 from marchproxy_core.table import Table
@@ -23,7 +24,8 @@ WEB = Service(name="web", listen=(HERE,), backends=(Backend(endpoint=HERE),))
 async def live(tier, during=None):
     """Attach and run as the engine does, until `during` returns or something fails."""
     tiers = Tiers.of({"faulty": tier})
-    async with tiers.attach("faulty", None) as attachment, trio.open_nursery() as nursery:
+    context = AttachContext(settings=Settings(), host=gather_host_facts(), observe=lambda seen: None)
+    async with tiers.attach("faulty", context) as attachment, trio.open_nursery() as nursery:
         await nursery.start(tiers.forward("faulty", attachment, Table(ServiceTable())))
         tiers.stats("faulty", attachment)
         if during is not None:

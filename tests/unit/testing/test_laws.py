@@ -17,7 +17,7 @@ from marchproxy_core.model import Requirement, Role, ServiceTable, TierStats
 from marchproxy_core.services import Protocol
 from marchproxy_core.table import Table
 from marchproxy_core.testing import LAWS, FakeTier, NotApplicable, obey, open_loopback_wire
-from marchproxy_core.testing.fake_relay import Relay
+from marchproxy_core.testing.fake_relay import Relay, Served
 from marchproxy_core.testing.laws import changes, ending, hooks, patience, traffic
 from marchproxy_core.testing.subject import CannotRun
 
@@ -304,6 +304,19 @@ class HangsWhenRefused(Relay):
             client.close()
 
 
+class TriesOneBackendOnly(Relay):
+    async def _connected(self, served):
+        views = served.assignment.backends
+        one = attrs.evolve(served.assignment, backends=views[next(served.turns) % len(views) :][:1])
+        return await super()._connected(Served(one, served.counters))
+
+
+class TellsTheCoreNothing(Relay):
+    async def _connected(self, served):
+        self.observe = lambda seen: None
+        return await super()._connected(served)
+
+
 class KeepsClients(Relay):
     async def _connection(self, served, client):
         left_open.append(socket.socket(fileno=os.dup(client.fileno())))
@@ -392,6 +405,10 @@ BROKEN = {
     changes.a_changed_service_keeps_what_is_established: (
         (relaying(SeesOneTable), "all new clients go to backend b"),
         (relaying(CutsOnEveryChange), "an established connection was lost"),
+    ),
+    changes.a_backend_that_refuses_costs_no_client: (
+        (relaying(TriesOneBackendOnly), "one of two backends refused, and a client got b''"),
+        (relaying(TellsTheCoreNothing), "that the core is told of backend"),
     ),
     changes.a_refused_client_learns_of_it: ((relaying(HangsWhenRefused), "left hanging"),),
     ending.cancelled_with_connections_open_it_gives_everything_back: (
