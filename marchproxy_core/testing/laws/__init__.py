@@ -10,13 +10,19 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from marchproxy_core.testing.laws import changes, ending, hooks, traffic
+from marchproxy_core.testing.laws import changes, counting, ending, hooks, traffic
 from marchproxy_core.testing.subject import Subject
 from marchproxy_core.testing.wire import Wire
 
 Law = Callable[[Subject, Wire], Awaitable[None]]
 
-LAWS: tuple[Law, ...] = (*hooks.LAWS, *traffic.LAWS, *changes.LAWS, *ending.LAWS)
+LAWS: tuple[Law, ...] = (
+    *hooks.LAWS,
+    *traffic.LAWS,
+    *counting.LAWS,
+    *changes.LAWS,
+    *ending.LAWS,
+)
 
 HANG_S = 90.0
 
