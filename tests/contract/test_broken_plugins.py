@@ -175,7 +175,8 @@ def explained(installed, marchproxy, tmp_path_factory):
     """What ``marchproxy explain`` says."""
     config = tmp_path_factory.mktemp("config") / "marchproxy.yaml"
     config.write_text(CONFIG)
-    return marchproxy(installed, "explain", "--config", config, "--json")
+    first = {"TIER_ORDER": "my-tier"}  # above whatever else is installed
+    return marchproxy(installed, "explain", "--config", config, "--json", environ=first)
 
 
 def the_row(rows, name):
