@@ -11,7 +11,6 @@ import re
 from pathlib import Path
 
 import attrs
-from pyroute2 import IPRoute
 
 # Names by bit number, from include/uapi/linux/capability.h; those that a tier may ask for.
 _CAPABILITIES = {
@@ -85,6 +84,9 @@ def gather_again(before: HostFacts) -> HostFacts:
 
 
 def _interfaces() -> tuple[Interface, ...]:
+    # Imported here: every worker process imports this module, and needs 10 MiB less without netlink.
+    from pyroute2 import IPRoute
+
     with IPRoute() as netlink:
         addresses: dict[int, list[str]] = {}
         for message in netlink.get_addr():
