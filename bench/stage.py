@@ -3,12 +3,18 @@
 A fresh one each time, so that no TIME_WAIT socket, conntrack entry, cache or leftover process of one turn meets the
 next. The peer has one CPU alone; client and server share the others. All of them would otherwise compete for the same
 CPUs, and the figure would tell how the scheduler divides them.
+
+Client and server together need about as much CPU for a small message as a proxy does. Where they have one CPU, they and
+a proxy are saturated at the same time, and the figure would tell about both. There the proxy's CPU is braked, for each
+proxy alike: a real-time process takes a part of it in slices of 100 µs. The generators then have room, ratios between
+proxies stay, and the absolute figures are those of a slower CPU.
 """
 
 from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -29,6 +35,8 @@ if TYPE_CHECKING:
 _FIRST_LOOK = 0.15
 _LAST_LOOK = 0.9
 _PATIENCE_S = 30.0
+_BRAKE = 0.4
+_BRAKE_PROGRAM = Path(__file__).parent / "programs" / "brake.py"
 _LISTEN = "0A"  # include/net/tcp_states.h, TCP_LISTEN
 
 
@@ -38,14 +46,21 @@ class TurnFailed(MarchProxyError):
 
 @attrs.frozen
 class Cpus:
-    """Which CPUs are whose."""
+    """Which CPUs are whose.
+
+    Args:
+        proxy: The proxy's alone; one, for it has one worker.
+        generators: Those of client and server.
+        brake: Which share of the proxy's CPU is taken away from it.
+    """
 
     proxy: frozenset[int]
     generators: frozenset[int]
+    brake: float
 
     @classmethod
     def of_this_process(cls) -> Cpus:
-        """The last usable CPU for the proxy, all others for client and server.
+        """The last usable CPU for the proxy, all others for client and server; braked if that is only one.
 
         Raises:
             TurnFailed: There is only one.
@@ -55,7 +70,8 @@ class Cpus:
             raise TurnFailed(
                 "need two CPUs, have one - fix: run where there are two, one is the proxy's alone"
             )
-        return cls(frozenset(usable[-1:]), frozenset(usable[:-1]))
+        brake = _BRAKE if len(usable) == 2 else 0.0
+        return cls(proxy=frozenset(usable[-1:]), generators=frozenset(usable[:-1]), brake=brake)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -135,48 +151,79 @@ async def set_up(
     Raises:
         TurnFailed: The server or the peer did not start to listen.
     """
-    async with open_lab(forwarding=peer.kind == "rules") as lab:
-        with tempfile.TemporaryDirectory(prefix="marchproxy-bench-") as name:
-            directory = Path(name)
-            # Rules run in the context of whoever sends, so they may have the CPU that no process of a proxy needs.
-            generator_cpus = cpus.generators | cpus.proxy if peer.kind == "rules" else cpus.generators
-            await _start(
-                lab.server,
-                pinned(server(directory), generator_cpus),
-                directory / "server.log",
-                protocol,
-                port,
-            )
-            service = Service(
-                protocol=protocol, front=str(lab.front_ip.ip4), backend=str(lab.server_ip.ip4), port=port
-            )
-            argv = peer.write(directory, service)
-            pid = None
-            if peer.kind == "process":
-                process = await _start(
-                    lab.proxy, pinned(argv, cpus.proxy), directory / "peer.log", protocol, port
+    # Rules run in the context of whoever sends, so they may have the CPU that no process of a proxy needs.
+    generator_cpus = cpus.generators | cpus.proxy if peer.kind == "rules" else cpus.generators
+    with tempfile.TemporaryDirectory(prefix="marchproxy-bench-") as name:
+        log = Path(name) / "peer.log"
+        log.touch()
+        try:
+            async with open_lab(forwarding=peer.kind == "rules") as lab:
+                server_argv = pinned(server(Path(name)), generator_cpus)
+                await _start(lab.server, server_argv, Path(name) / "server.log", protocol, port)
+                front, backend = str(lab.front_ip.ip4), str(lab.server_ip.ip4)
+                service = Service(protocol=protocol, front=front, backend=backend, port=port)
+                argv = peer.write(Path(name), service)
+                yield Stage(
+                    lab=lab,
+                    cpus=cpus,
+                    generator=lab.proxy if peer.kind == "nothing" else lab.client,
+                    generator_cpus=generator_cpus,
+                    target=backend if peer.kind == "nothing" else front,
+                    port=port,
+                    proxy_pid=await _put_up(peer, argv, lab.proxy, cpus, service, log),
                 )
-                pid = process.pid
-            elif peer.kind == "rules":
-                await lab.proxy.run(argv)
-            direct = peer.kind == "nothing"
-            yield Stage(
-                lab=lab,
-                cpus=cpus,
-                generator=lab.proxy if direct else lab.client,
-                generator_cpus=generator_cpus,
-                target=service.backend if direct else service.front,
-                port=port,
-                proxy_pid=pid,
-            )
-            # Inside of the directory's life: programs clean up in it when they end.
-            for namespace in lab.namespaces:
-                await namespace.end_processes()
+        except* MarchProxyError as failed:
+            said = _tail(log)
+            raise TurnFailed(
+                "; ".join(flat(failed)) + (f"; the peer said: {said}" if said else "")
+            ) from failed
+
+
+async def _put_up(
+    peer: Peer, argv: list[str], namespace: Namespace, cpus: Cpus, service: Service, log: Path
+) -> int | None:
+    """Start a peer's process, or load its rules; returns the process's pid."""
+    if peer.kind == "nothing":
+        return None
+    if peer.kind == "rules":
+        done = await namespace.run(argv, check=False)
+        if done.returncode != 0:
+            raise TurnFailed(f"{argv[0]} ended with {done.returncode}: {_excerpt(done.stderr)}")
+        return None
+    process = await _start(namespace, pinned(argv, cpus.proxy), log, service.protocol, service.port)
+    await _slow_down(namespace, cpus)
+    return process.pid
+
+
+def flat(group: BaseExceptionGroup[BaseException]) -> list[str]:
+    """Return what all the errors of a group say, those of groups within it too."""
+    said: list[str] = []
+    for error in group.exceptions:
+        said.extend(flat(error) if isinstance(error, BaseExceptionGroup) else [str(error)])
+    return said
 
 
 def pinned(argv: Sequence[str], cpus: frozenset[int]) -> list[str]:
     """Return a command line that runs ``argv`` on some CPUs only; the pid stays the program's own."""
     return ["taskset", "--cpu-list", ",".join(map(str, sorted(cpus))), *argv]
+
+
+async def _slow_down(namespace: Namespace, cpus: Cpus) -> None:
+    """Start the brake; the laboratory ends it."""
+    if not cpus.brake:
+        return
+    process = await namespace.start(
+        pinned([sys.executable, str(_BRAKE_PROGRAM), str(cpus.brake)], cpus.proxy)
+    )
+
+    async def runs() -> bool:
+        if process.poll() is not None:
+            raise TurnFailed(
+                "the brake needs the right to use SCHED_FIFO (CAP_SYS_NICE), or three CPUs without it"
+            )
+        return os.sched_getscheduler(process.pid) == os.SCHED_FIFO
+
+    await until(runs, what="the brake")
 
 
 async def _start(
@@ -187,13 +234,13 @@ async def _start(
 
     async def listens() -> bool:
         if process.poll() is not None:
-            raise TurnFailed(f"{argv[3]} ended with {process.returncode}: {_tail(log)}")
+            raise TurnFailed(f"{argv[3]} ended with {process.returncode} before it listened")
         return await namespace.call(_is_bound, protocol, port)
 
     try:
         await until(listens, deadline_s=_PATIENCE_S, what=f"port {port} of {argv[3]}")
     except TimeoutError as error:
-        raise TurnFailed(f"{error}: {_tail(log)}") from error
+        raise TurnFailed(str(error)) from error
     return process
 
 
@@ -211,4 +258,4 @@ def _tail(log: Path) -> str:
 
 
 def _excerpt(output: bytes) -> str:
-    return " ".join(output.decode(errors="replace").split())[-600:] or "no output"
+    return " ".join(output.decode(errors="replace").split())[-400:]

@@ -9,7 +9,7 @@ import trio
 
 from bench import cpu
 from bench.readings import Gap, Measured, Reading
-from bench.stage import Cpus, set_up
+from bench.stage import Cpus, flat, set_up
 from marchproxy_core.errors import MarchProxyError
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ async def _attempt(peer: Peer, workload: Workload, round_: int, seconds: float, 
                 measured = await workload.measure(stage, seconds)
             failure = None
     except* MarchProxyError as failed:
-        failure = "; ".join(str(error) for error in _flat(failed))
+        failure = "; ".join(flat(failed))
     return Reading(round=round_, workload=workload.name, peer=peer.name, measured=measured, failure=failure)
 
 
@@ -104,10 +104,3 @@ async def _until_quiet(cpus: Cpus) -> None:
             await trio.sleep(_QUIET_FOR_S)
             share = cpu.between(first, cpu.look(None), proxy_cpus=cpus.proxy, generator_cpus=cpus.generators)
             quiet = not share.disturbed
-
-
-def _flat(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    found: list[BaseException] = []
-    for error in group.exceptions:
-        found.extend(_flat(error) if isinstance(error, BaseExceptionGroup) else [error])
-    return found

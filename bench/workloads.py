@@ -46,7 +46,7 @@ def idle_connections() -> int:
 
 
 def _iperf3_server(_directory: Path) -> list[str]:
-    return ["iperf3", "--server"]
+    return ["iperf3", "--server", "--version4"]
 
 
 def _web_server(directory: Path) -> list[str]:
