@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +15,7 @@ import trio
 from rich.console import Console
 
 from bench import judge, report, turns
+from bench import results as results_of_a_run
 from bench.metrics import WORKLOADS as WORKLOAD_NAMES
 from bench.metrics import metrics_of
 from bench.peers import PEERS
@@ -31,6 +33,8 @@ _TOOLS = {
     "taskset": "util-linux",
     "nsenter": "util-linux",
 }
+_RESULTS = Path(__file__).parent / "results"
+_FEWEST_ROUNDS = 5
 _PEER_NAMES = tuple(peer.name for peer in PEERS)
 
 
@@ -59,40 +63,70 @@ class _Names(click.ParamType[tuple[str, ...]]):
 @click.option("--peers", type=_Names(_PEER_NAMES), default=",".join(_PEER_NAMES), help="Peers.")
 @click.option("--rounds", type=click.IntRange(1), default=5, help="Turns of each peer in each workload.")
 @click.option("--seconds", type=click.IntRange(1), default=4, help="How long each generator runs in a turn.")
-@click.pass_context
+@click.option(
+    "--results",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where JSON, tables and plot go.  [default: bench/results for a whole run, else bench/results/partial]",
+)
 def main(
-    ctx: click.Context, only: tuple[str, ...], peers: tuple[str, ...], rounds: int, seconds: int
+    only: tuple[str, ...], peers: tuple[str, ...], rounds: int, seconds: int, results: Path | None
 ) -> None:
     """Measure the sockets tier and its peers side by side, in turns, in network namespaces; needs root."""
     console = Console(stderr=True)
-    workloads = [workload for workload in WORKLOADS if workload.name in only]
     try:
         refuse_what_is_missing()
-        resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-        here, gaps = turns.present([peer for peer in PEERS if peer.name in peers], workloads)
-        for gap in gaps:
-            console.print(f"left out: {gap}", style="yellow", highlight=False, soft_wrap=True)
-        cpus = Cpus.of_this_process()
-
-        async def run() -> list[Reading]:
-            return await turns.take(
-                here,
-                workloads,
-                rounds=rounds,
-                seconds=seconds,
-                cpus=cpus,
-                tell=lambda reading: _tell(console, reading),
-            )
-
-        readings = trio.run(_until_terminated, run)
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        run = _measure(console, only, peers, rounds, seconds)
     except MarchProxyError as error:
         raise click.ClickException(str(error)) from error
-    found = judge.figures(readings)
-    titles = {peer.name: peer.title for peer in PEERS}
-    output = Console(width=None if console.is_terminal else 150)
-    for table in report.rich_tables(found, titles):
+    if not run.readings:
+        raise click.ClickException("nothing was measured: see what was left out above")
+    _show(run)
+    whole = set(only) == set(WORKLOAD_NAMES) and set(peers) == set(_PEER_NAMES) and rounds >= _FEWEST_ROUNDS
+    for path in results_of_a_run.write(run, results or (_RESULTS if whole else _RESULTS / "partial")):
+        console.print(f"written: {path}", highlight=False)
+
+
+def _measure(
+    console: Console, only: tuple[str, ...], peers: tuple[str, ...], rounds: int, seconds: float
+) -> results_of_a_run.Run:
+    workloads = [workload for workload in WORKLOADS if workload.name in only]
+    here, gaps = turns.present([peer for peer in PEERS if peer.name in peers], workloads)
+    for gap in gaps:
+        console.print(f"left out: {gap}", style="yellow", highlight=False, soft_wrap=True)
+    cpus = Cpus.of_this_process()
+
+    async def work() -> list[Reading]:
+        return await turns.take(
+            here,
+            workloads,
+            rounds=rounds,
+            seconds=seconds,
+            cpus=cpus,
+            tell=lambda reading: _tell(console, reading),
+        )
+
+    readings = trio.run(_until_terminated, work)
+    return results_of_a_run.Run(
+        rounds=rounds,
+        seconds=seconds,
+        cpus=cpus,
+        peers=here,
+        workloads=workloads,
+        gaps=gaps,
+        readings=readings,
+    )
+
+
+def _show(run: results_of_a_run.Run) -> None:
+    figures = judge.figures(run.readings)
+    output = Console()
+    if not output.is_terminal:
+        output = Console(width=150)
+    for table in report.rich_tables(figures, run.titles):
         output.print(table)
-    for note in report.notes(found):
+    for note in report.notes(figures, run.readings, run.cpus.brake):
         output.print(note, highlight=False)
 
 

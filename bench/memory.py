@@ -49,7 +49,11 @@ async def measure(stage: Stage, count: int, program: Sequence[str]) -> Measured:
     await process.wait()
     values = {"kernel_idle_mib": (slab - before_slab) / 1024}
     if stage.proxy_pid is not None:
-        values |= {"pss_unused_mib": before_pss / 1024, "pss_idle_mib": pss / 1024}
+        values |= {
+            "pss_unused_mib": before_pss / 1024,
+            "pss_idle_mib": pss / 1024,
+            "pss_connection_kib": (pss - before_pss) / count,
+        }
     return Measured(values=values, cpu=None, command=" ".join(argv), notes={"connections": count})
 
 
@@ -72,7 +76,10 @@ async def _look(stage: Stage) -> tuple[int, int]:
 def _pss_kib(root_pid: int | None) -> int:
     if root_pid is None:
         return 0
-    return sum(_field(Path(f"/proc/{pid}/smaps_rollup"), "Pss") for pid in cpu.descendants(root_pid))
+    try:
+        return sum(_field(Path(f"/proc/{pid}/smaps_rollup"), "Pss") for pid in cpu.descendants(root_pid))
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise TurnFailed("the peer, or a process of it, ended") from error
 
 
 def _slab_kib() -> int:

@@ -63,6 +63,14 @@ METRICS = (
         needs_saturation=False,
     ),
     Metric(
+        key="pss_connection_kib",
+        workload="memory",
+        title="memory by idle connection, KiB",
+        digits=2,
+        more_is_better=False,
+        needs_saturation=False,
+    ),
+    Metric(
         key="kernel_idle_mib",
         workload="memory",
         title="kernel memory of all three hosts for them, MiB",
@@ -71,6 +79,9 @@ METRICS = (
         needs_saturation=False,
     ),
 )
+
+WANTED_IDLE = 10_000
+"""How many connections idle while memory is measured, unless the limit of open files admits fewer."""
 
 WORKLOADS = ("bulk", "requests", "connections", "udp", "memory")
 

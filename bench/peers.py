@@ -98,7 +98,7 @@ user root;
 worker_processes 1;
 pid {directory}/nginx.pid;
 load_module {_NGINX_STREAM};
-events {{ worker_connections {2 * most_connections()}; }}
+events {{ worker_connections {2 * most_connections() + _SPARE_FILES // 2}; }}
 stream {{
     server {{
         listen {service.front}:{service.port}{flavour};

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from rich.table import Table
 
 from bench.judge import REFERENCE, Figure
-from bench.metrics import METRICS, Metric
-from bench.readings import DISTURBED
+from bench.metrics import METRICS, WANTED_IDLE, Metric
+from bench.readings import DISTURBED, Reading
 
 HEAD = (
     "peer",
@@ -68,9 +68,22 @@ def tables(figures: Sequence[Figure], titles: Mapping[str, str]) -> list[tuple[s
     return found
 
 
-def notes(figures: Sequence[Figure]) -> list[str]:
-    """Return what a reader must know about this run's figures."""
+def notes(figures: Sequence[Figure], readings: Sequence[Reading], brake: float) -> list[str]:
+    """Return what a reader must know about this run's figures.
+
+    Args:
+        figures: Of one run.
+        readings: Of the same run.
+        brake: The share that was taken from the proxy's CPU.
+    """
     told = []
+    if brake:
+        told.append(
+            f"The proxy's CPU was braked by {brake:.0%} for each proxy alike, since this host has only two CPUs: "
+            "compare proxies by ratio, not with the two limits."
+        )
+    idle = {one.measured.notes.get("connections") for one in readings if one.measured is not None}
+    told.extend(f"Idle connections: {count:,.0f}{_why_fewer(count)}." for count in idle if count is not None)
     if not any(figure.peer == REFERENCE and figure.values for figure in figures):
         told.append("No ratios: HAProxy was not measured.")
     disturbed = {
@@ -87,6 +100,12 @@ def notes(figures: Sequence[Figure]) -> list[str]:
     }
     told.extend(f"Failed: {failure}" for failure in sorted(failures))
     return told
+
+
+def _why_fewer(count: float) -> str:
+    if count >= WANTED_IDLE:
+        return ""
+    return f", not {WANTED_IDLE:,}: the limit of open files admits no more; raise it with ulimit -Hn"
 
 
 def rich_tables(figures: Sequence[Figure], titles: Mapping[str, str]) -> list[Table]:

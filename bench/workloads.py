@@ -9,6 +9,7 @@ from pathlib import Path
 import attrs
 
 from bench import memory, outputs
+from bench.metrics import WANTED_IDLE
 from bench.peers import Protocol, most_connections
 from bench.readings import Measured
 from bench.stage import Stage
@@ -18,7 +19,6 @@ _HTTP_CONNECTIONS = 64
 _UDP_FLOWS = 16
 _UDP_WINDOW = 8
 _UDP_SIZE = 64
-_IDLE_CONNECTIONS = 10_000
 
 
 @attrs.frozen(kw_only=True)
@@ -42,7 +42,7 @@ class Workload:
 
 def idle_connections() -> int:
     """How many connections the memory workload holds: 10,000, or what the limit of open files admits here."""
-    return min(_IDLE_CONNECTIONS, most_connections())
+    return min(WANTED_IDLE, most_connections())
 
 
 def _iperf3_server(_directory: Path) -> list[str]:

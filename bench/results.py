@@ -1,0 +1,157 @@
+"""What a run leaves behind: JSON with all that reproduces it, the tables as Markdown, the plot as SVG."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import attrs
+
+from bench import judge, plot, report
+from bench.peers import Peer, Service
+from bench.readings import Gap, Reading
+from bench.stage import Cpus
+from bench.workloads import Workload
+
+_FORMAT = 1
+
+
+@attrs.frozen(kw_only=True)
+class Run:
+    """One run: what was asked for, and what came out."""
+
+    rounds: int
+    seconds: float
+    cpus: Cpus
+    peers: Sequence[Peer]
+    workloads: Sequence[Workload]
+    gaps: Sequence[Gap]
+    readings: Sequence[Reading]
+    taken: datetime = attrs.field(factory=lambda: datetime.now(UTC))
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """What the peers are called, by name."""
+        return {peer.name: peer.title for peer in self.peers}
+
+
+def write(run: Run, directory: Path) -> list[Path]:
+    """Write ``latest.json``, ``latest.md`` and ``latest.svg`` into a directory; return their paths."""
+    figures = judge.figures(run.readings)
+    host = describe_host(run.cpus)
+    caption = f"{run.taken:%Y-%m-%d}, {run.rounds} rounds of {run.seconds:g} s, {host['cpu']}, Linux {host['kernel']}"
+    versions = {peer.name: peer.version() for peer in run.peers}
+    contents = {
+        "json": json.dumps(as_json(run, figures, host, versions), indent=1, ensure_ascii=False) + "\n",
+        "md": as_markdown(run, figures, caption, versions),
+        "svg": plot.svg(figures, run.titles, caption),
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for ending, content in contents.items():
+        path = directory / f"latest.{ending}"
+        path.write_text(content, encoding="utf-8")
+        paths.append(path)
+    return paths
+
+
+def as_json(
+    run: Run, figures: Sequence[judge.Figure], host: Mapping[str, object], versions: Mapping[str, str]
+) -> dict[str, object]:
+    """Return a run as plain values; refused figures are there too, marked by their reason."""
+    return {
+        "format": _FORMAT,
+        "taken": run.taken.isoformat(timespec="seconds"),
+        "rounds": run.rounds,
+        "seconds": run.seconds,
+        "host": dict(host),
+        "peers": {
+            peer.name: {
+                "title": peer.title,
+                "version": versions[peer.name],
+                "started_as": _configurations(run, peer),
+            }
+            for peer in run.peers
+        },
+        "left_out": [attrs.asdict(gap) for gap in run.gaps],
+        "figures": [_figure_as_json(figure) for figure in figures],
+        "readings": [attrs.asdict(reading) for reading in run.readings],
+    }
+
+
+def as_markdown(run: Run, figures: Sequence[judge.Figure], caption: str, versions: Mapping[str, str]) -> str:
+    """Return the tables with what a reader must know about them."""
+    lines = [
+        "# Latest run",
+        "",
+        f"{caption}. Written by `make bench`; how to read it: [README](../README.md).",
+        "",
+    ]
+    lines += [f"- {run.titles[name]}: {version}" for name, version in versions.items()]
+    lines += [f"- left out: {gap}" for gap in run.gaps]
+    lines += [f"- {note}" for note in report.notes(figures, run.readings, run.cpus.brake)]
+    return "\n".join([*lines, "", report.markdown(figures, run.titles), ""])
+
+
+def describe_host(cpus: Cpus) -> dict[str, object]:
+    """Return what the figures depend on but for the peers."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    return {
+        "kernel": platform.release(),
+        "cpu": f"{os.cpu_count()} x {model}",
+        "proxy_cpus": sorted(cpus.proxy),
+        "generator_cpus": sorted(cpus.generators),
+        "brake": cpus.brake,
+        "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
+        "python": platform.python_version(),
+        "commit": commit.stdout.strip(),
+    }
+
+
+def _configurations(run: Run, peer: Peer) -> dict[str, object]:
+    """Return the command line and the files that start a peer, by workload."""
+    found: dict[str, object] = {}
+    for workload in run.workloads:
+        if workload.protocol in peer.protocols:
+            with tempfile.TemporaryDirectory(prefix="marchproxy-bench-") as name:
+                service = Service(
+                    protocol=workload.protocol, front="198.18.0.1", backend="198.18.1.2", port=workload.port
+                )
+                argv = peer.write(Path(name), service)
+                files = {file.name: file.read_text(encoding="utf-8") for file in sorted(Path(name).iterdir())}
+            found[workload.name] = json.loads(
+                json.dumps({"argv": argv, "files": files}).replace(name, "DIRECTORY")
+            )
+    return found
+
+
+def _figure_as_json(figure: judge.Figure) -> dict[str, object]:
+    return {
+        "metric": figure.metric.key,
+        "peer": figure.peer,
+        "median": figure.median if figure.values else None,
+        "ratio_to_haproxy": figure.ratio,
+        "refused": figure.refused,
+        "values": list(figure.values),
+        "cpu": attrs.asdict(figure.cpu) if figure.cpu else None,
+        "per_cpu_second": figure.per_cpu,
+        "failures": list(figure.failures),
+        "disturbed_rounds": figure.disturbed,
+    }
