@@ -234,7 +234,7 @@ def _program_missing(peer: str, program: str, package: str, *files: Path) -> Cal
     return missing
 
 
-def _prints(*argv: str) -> Callable[[], str]:
+def prints_version(*argv: str) -> Callable[[], str]:
     """Return a function that finds the version number in what a program prints."""
 
     def version() -> str:
@@ -274,21 +274,21 @@ PEERS = (
         protocols=frozenset({"tcp"}),
         write=_haproxy,
         missing=_program_missing("haproxy", "haproxy", "haproxy"),
-        version=_prints("haproxy", "-v"),
+        version=prints_version("haproxy", "-v"),
     ),
     Peer(
         name="nginx",
         title="nginx stream",
         write=_nginx,
         missing=_program_missing("nginx", "nginx", "nginx-light libnginx-mod-stream", _NGINX_STREAM),
-        version=_prints("nginx", "-v"),
+        version=prints_version("nginx", "-v"),
     ),
     Peer(
         name="envoy",
         title="Envoy TCP/UDP proxy",
         write=_envoy,
         missing=_envoy_missing,
-        version=lambda: _prints(str(_envoy_program()), "--version")(),
+        version=lambda: prints_version(str(_envoy_program()), "--version")(),
     ),
     Peer(
         name="kernel",

@@ -20,6 +20,7 @@ HEAD = (
     "generator CPUs",
     "per CPU s",
 )
+_TEXT = ("peer", "min - max")
 
 
 def heading(metric: Metric) -> str:
@@ -54,7 +55,7 @@ def cells(figure: Figure, title: str) -> tuple[str, ...]:
 
 
 def tables(figures: Sequence[Figure], titles: Mapping[str, str]) -> list[tuple[str, list[tuple[str, ...]]]]:
-    """Return each metric's heading and rows, for those that have any.
+    """Return each metric's heading and rows, the head among them, without the columns that would be empty.
 
     Args:
         figures: Of one run.
@@ -64,7 +65,10 @@ def tables(figures: Sequence[Figure], titles: Mapping[str, str]) -> list[tuple[s
     for metric in METRICS:
         rows = [cells(figure, titles[figure.peer]) for figure in figures if figure.metric is metric]
         if rows:
-            found.append((heading(metric), rows))
+            filled = [number for number in range(len(HEAD)) if any(row[number] for row in rows)]
+            found.append(
+                (heading(metric), [tuple(row[number] for number in filled) for row in (HEAD, *rows)])
+            )
     return found
 
 
@@ -113,9 +117,9 @@ def rich_tables(figures: Sequence[Figure], titles: Mapping[str, str]) -> list[Ta
     made = []
     for title, rows in tables(figures, titles):
         table = Table(title=title, title_justify="left")
-        for number, name in enumerate(HEAD):
-            table.add_column(name, justify="left" if number in (0, 3) else "right")
-        for row in rows:
+        for name in rows[0]:
+            table.add_column(name, justify="left" if name in _TEXT else "right")
+        for row in rows[1:]:
             table.add_row(*row)
         made.append(table)
     return made
@@ -125,8 +129,8 @@ def markdown(figures: Sequence[Figure], titles: Mapping[str, str]) -> str:
     """Return the tables as Markdown."""
     parts = []
     for title, rows in tables(figures, titles):
-        lines = ["| " + " | ".join(row) + " |" for row in (HEAD, *rows)]
-        rule = "|" + "|".join("---" if number in (0, 3) else "--:" for number in range(len(HEAD))) + "|"
+        lines = ["| " + " | ".join(row) + " |" for row in rows]
+        rule = "|" + "|".join("---" if name in _TEXT else "--:" for name in rows[0]) + "|"
         parts.append("\n".join([f"## {title}", "", lines[0], rule, *lines[1:]]))
     return "\n\n".join(parts)
 

@@ -18,7 +18,7 @@ from bench import judge, plot, report
 from bench.peers import Peer, Service
 from bench.readings import Gap, Reading
 from bench.stage import Cpus
-from bench.workloads import Workload
+from bench.workloads import GENERATORS, Workload
 
 _FORMAT = 1
 
@@ -72,6 +72,7 @@ def as_json(
         "rounds": run.rounds,
         "seconds": run.seconds,
         "host": dict(host),
+        "generators": {name: tool() for name, tool in GENERATORS.items()},
         "peers": {
             peer.name: {
                 "title": peer.title,

@@ -10,7 +10,7 @@ import attrs
 
 from bench import memory, outputs
 from bench.metrics import WANTED_IDLE
-from bench.peers import Protocol, most_connections
+from bench.peers import Protocol, most_connections, prints_version
 from bench.readings import Measured
 from bench.stage import Stage
 
@@ -131,6 +131,12 @@ async def _memory(stage: Stage, _seconds: float) -> Measured:
     count = idle_connections()
     return await memory.measure(stage, count, [sys.executable, str(_PROGRAMS / "idle_traffic.py")])
 
+
+GENERATORS = {
+    "iperf3": prints_version("iperf3", "--version"),
+    "wrk": prints_version("wrk", "-v"),
+    "nginx, as web server": prints_version("nginx", "-v"),
+}
 
 WORKLOADS = (
     Workload(name="bulk", port=5201, server=_iperf3_server, measure=_bulk),
