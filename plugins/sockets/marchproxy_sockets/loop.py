@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, final
 import structlog
 
 if TYPE_CHECKING:
-    import socket
+    from socket import SocketType
 
 log = structlog.get_logger()
 
@@ -47,7 +47,7 @@ class Loop:
         self._epoll = select.epoll()
         self._handlers: dict[int, Handler] = {}
         self._again: list[Callable[[], None]] = []
-        self._to_close: list[socket.socket] = []
+        self._to_close: list[SocketType] = []
         self._due: dict[int, set[Expiring]] = {}
         self._tick = int(time.monotonic() / TICK_S)
         self._running = True
@@ -74,7 +74,7 @@ class Loop:
         if self._handlers.pop(descriptor, None) is not None:
             self._epoll.unregister(descriptor)
 
-    def close_socket(self, sock: socket.socket, *, is_copy: bool = True) -> None:
+    def close_socket(self, sock: SocketType, *, is_copy: bool = True) -> None:
         """Watch it no more, and close it at the end of the turn.
 
         Args:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+from socket import SocketType
 from typing import TYPE_CHECKING, Final, final
 
 from marchproxy_sockets.tcp.pipes import PIPE_BYTES
@@ -62,7 +63,7 @@ class End:
         "writable",
     )
 
-    def __init__(self, connection: Connection, sock: socket.socket, cell: int) -> None:
+    def __init__(self, connection: Connection, sock: SocketType, cell: int) -> None:
         """Take over a connected, non-blocking socket; ``cell`` counts the bytes that came from it."""
         self.connection = connection
         self.loop = connection.service.loop
