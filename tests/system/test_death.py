@@ -10,7 +10,7 @@ import trio
 from marchproxy_core.testing import until
 
 OVER = ("ended", "reset")
-"""When a process dies, the kernel closes its sockets; it resets those with bytes that nobody read, and ends the others."""
+"""When a process dies, the kernel closes its sockets: with a reset where bytes were left unread, else with a FIN."""
 
 
 def clients_of(processes, worker, clients):

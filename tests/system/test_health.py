@@ -151,7 +151,7 @@ async def test_a_backend_that_takes_no_connection_in_time_is_left_for_another(si
     with_full_queue = await site.black_hole()
     web.options["backends"].append(with_full_queue)
     daemon = await site.start(web, connect_timeout=0.3)
-    clients = [await web.knock() for _ in range(6)]
+    clients = [await web.knock() for _ in range(12)]
     for client in clients:
         assert await client.hears() == b"a"
     await daemon.has_backend(with_full_queue["port"], "ejected")
