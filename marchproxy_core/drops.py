@@ -22,5 +22,7 @@ class DropReason(enum.StrEnum):
     IDLE_TIMEOUT = "idle_timeout"
     WRITE_TIMEOUT = "write_timeout"
     READ_TIMEOUT = "read_timeout"
+    DRAINING = "draining"
+    """A datagram of a client without a flow, of a service that is going away."""
     DRAIN_TIMEOUT = "drain_timeout"
     SEND_FAILED = "send_failed"

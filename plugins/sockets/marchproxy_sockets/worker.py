@@ -17,6 +17,7 @@ from marchproxy_sockets.carried import Carried
 from marchproxy_sockets.loop import Loop
 from marchproxy_sockets.tcp.pipes import Pipes
 from marchproxy_sockets.tcp.service import TcpService
+from marchproxy_sockets.udp.batch import Batch
 from marchproxy_sockets.udp.service import UdpService
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from marchproxy_core.workers.messages import ServiceWork
 
 log = structlog.get_logger()
+
+_DATAGRAMS = 32
+"""How many datagrams one system call may move."""
 
 
 def main(worker: Worker) -> None:
@@ -45,6 +49,7 @@ class Relay:
         self._worker = worker
         self._loop = Loop()
         self._pipes = Pipes()
+        self._batches: tuple[Batch, Batch] | None = None
         self._services: dict[str, TcpService | UdpService] = {}
         self._lent: dict[int, tuple[Endpoint, socket.socket]] = {}
         self._given: dict[tuple[str, int], socket.socket] = {}
@@ -68,6 +73,8 @@ class Relay:
             sock.close()
         self._loop.close()
         self._pipes.close()
+        for batch in self._batches or ():
+            batch.close()
 
     def _on_word(self, events: int) -> None:
         del events
@@ -123,7 +130,9 @@ class Relay:
     def _make(self, carried: Carried) -> TcpService | UdpService:
         if carried.work.service.protocol is Protocol.TCP:
             return TcpService(self._loop, carried, self._pipes)
-        return UdpService(self._loop, carried)
+        if self._batches is None:
+            self._batches = Batch(_DATAGRAMS), Batch(_DATAGRAMS)
+        return UdpService(self._loop, carried, *self._batches)
 
     def _give(self, service: TcpService | UdpService, name: str, numbers: tuple[int, ...]) -> None:
         self._take_back(name, numbers)

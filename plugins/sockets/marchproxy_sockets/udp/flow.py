@@ -1,0 +1,182 @@
+"""One UDP flow: a client of one listening socket, and the backend that answers it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+from socket import SocketType
+from typing import TYPE_CHECKING, Final, final
+
+from marchproxy_core.drops import DropReason
+from marchproxy_core.workers.ledger import BYTES_IN, PACKETS_IN
+
+if TYPE_CHECKING:
+    from marchproxy_core.services import Endpoint
+    from marchproxy_sockets.udp.service import Listening, UdpService
+
+_DATAGRAM: Final = int(socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+@final
+class Flow:
+    """Counted as open until :meth:`close`. Its socket is connected, so the kernel lets only its backend in."""
+
+    __slots__ = (
+        "answered",
+        "backend_cell",
+        "backend_endpoint",
+        "control",
+        "due_tick",
+        "first",
+        "key",
+        "listening",
+        "name",
+        "service",
+        "sock",
+        "touched_s",
+        "tried",
+    )
+
+    def __init__(
+        self, service: UdpService, listening: Listening, key: bytes, name: bytes, control: bytes
+    ) -> None:
+        """Note who the client is; :meth:`open` finds a backend.
+
+        Args:
+            service: The service.
+            listening: The socket that the client talks to.
+            key: Under which the service has the flow.
+            name: The client's address, as the kernel has it.
+            control: Control messages to answer with, so that answers come from where the client sent to.
+        """
+        self.service = service
+        self.listening = listening
+        self.key = key
+        self.name = name
+        self.control = control
+        self.sock: SocketType | None = None
+        self.backend_cell = 0
+        self.backend_endpoint: Endpoint | None = None
+        self.tried: tuple[Endpoint, ...] = ()
+        self.first = b""
+        """What opened the flow, until a backend answers: it is sent again if this one refuses."""
+        self.answered = False
+        self.touched_s = service.loop.now_s
+        self.due_tick = 0
+
+    def open(self) -> DropReason | None:
+        """Choose a backend that was not tried yet; return why there is none, None when there is."""
+        carried = self.service.carried
+        while True:
+            tried = [index for index, one in enumerate(carried.backends) if one in self.tried]
+            index = carried.pick(self._client() if carried.by_client else None, tried)
+            if index is None:
+                return DropReason.BACKEND_REFUSED if self.tried else DropReason.NO_BACKEND
+            endpoint = carried.backends[index]
+            try:
+                sock = SocketType(self.service.families[index], _DATAGRAM)
+            except OSError as error:
+                if error.errno in NO_DESCRIPTORS:
+                    return DropReason.NO_DESCRIPTORS
+                self._note_failure(endpoint, error)
+                continue
+            try:
+                self.service.prepare(sock)
+                sock.connect((str(endpoint.ip), endpoint.port))
+                self.service.loop.watch(sock.fileno(), select.EPOLLIN, self.on_event)
+            except OSError as error:
+                sock.close()
+                self._note_failure(endpoint, error)
+                continue
+            self.sock, self.backend_endpoint = sock, endpoint
+            self.backend_cell = carried.backend_cells[index]
+            carried.counts[self.backend_cell] += 1
+            return None
+
+    def send(self, payload: memoryview | bytes) -> None:
+        """Send one datagram of the client's to the backend."""
+        service = self.service
+        self.touched_s = service.loop.now_s
+        if not self.answered and not self.first:
+            self.first = bytes(payload)
+        assert self.sock is not None
+        try:
+            self.sock.send(payload)
+        except ConnectionRefusedError as error:
+            # About an earlier datagram; this one was not sent.
+            self.refused(error)
+            return
+        except OSError:
+            service.carried.drop(DropReason.SEND_FAILED)
+            return
+        counts, first = service.carried.counts, service.carried.first_cell
+        counts[first + PACKETS_IN] += 1
+        counts[first + BYTES_IN] += len(payload)
+
+    def on_event(self, events: int) -> None:
+        """Take the backend's answers, or learn that nobody is there."""
+        del events
+        service = self.service
+        assert self.sock is not None
+        try:
+            count = service.answer(self, self.sock.fileno())
+        except OSError as error:
+            self.refused(error)
+            return
+        if count:
+            self.touched_s = service.loop.now_s
+            if not self.answered:
+                self.answered = True
+                self.first = b""
+                if self.backend_endpoint is not None:
+                    service.carried.worked(self.backend_endpoint)
+
+    def refused(self, error: OSError) -> None:
+        """Go to another backend with what opened the flow, unless this one has answered before."""
+        assert self.backend_endpoint is not None
+        self._note_failure(self.backend_endpoint, error)
+        self._leave_backend()
+        if self.answered:
+            self.close()
+            return
+        reason = self.open()
+        if reason is not None:
+            self.service.carried.drop(reason)
+            self.close()
+            return
+        first, self.first = self.first, b""
+        self.send(first)
+
+    def close(self) -> None:
+        """End the flow, once."""
+        service = self.service
+        if service.flows.pop(self.key, None) is None:
+            return
+        service.loop.expire_at(self, None)
+        self._leave_backend()
+        service.carried.closed()
+
+    def on_deadline(self, now_s: float) -> float | None:
+        """End the flow after ``IDLE_TIMEOUT`` without a datagram."""
+        due_s = self.touched_s + self.service.carried.settings.idle_timeout
+        if now_s < due_s:
+            return due_s
+        self.close()
+        return None
+
+    def _leave_backend(self) -> None:
+        if self.sock is not None:
+            self.service.loop.close_socket(self.sock, is_copy=False)
+            self.sock = None
+            self.service.carried.counts[self.backend_cell] -= 1
+
+    def _note_failure(self, endpoint: Endpoint, error: OSError) -> None:
+        self.tried = (*self.tried, endpoint)
+        self.service.carried.failed(endpoint, error.strerror or os.strerror(error.errno or errno.EIO))
+
+    def _client(self) -> bytes:
+        """Return the client's packed IP address, out of a struct sockaddr_in (ip(7)) or sockaddr_in6 (ipv6(7))."""
+        return self.name[4:8] if len(self.name) == 16 else self.name[8:24]

@@ -1,0 +1,202 @@
+"""One UDP service in this worker: reads its clients' datagrams, and has their flows.
+
+Which worker a client's datagrams come to is the kernel's choice, by a hash of addresses and ports over the
+sockets of the SO_REUSEPORT group. The group does not change while the service lives, so a flow stays in one worker.
+"""
+
+from __future__ import annotations
+
+import functools
+import select
+import socket
+import struct
+from typing import TYPE_CHECKING, Final, final
+
+import attrs
+
+from marchproxy_core.drops import DropReason
+from marchproxy_core.workers.ledger import BYTES_OUT, PACKETS_OUT
+from marchproxy_sockets.udp.flow import Flow
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from socket import SocketType
+
+    from marchproxy_core.services import Endpoint
+    from marchproxy_sockets.carried import Carried
+    from marchproxy_sockets.loop import Loop
+    from marchproxy_sockets.udp.batch import Batch
+
+MOST_FLOWS: Final = 16384
+"""Flows of one service in one worker. A flood of made-up client addresses takes this many descriptors and no more."""
+_BURST = 4
+"""How many batches are read of one socket before others get their turn."""
+
+# A control message is a struct cmsghdr and what it is about, each padded to the size of a long (cmsg(3)).
+_CMSG: Final = struct.Struct("@Nii")
+_IPV4_INFO: Final = struct.Struct("@i4s4s")  # struct in_pktinfo, ip(7)
+_IPV6_INFO: Final = struct.Struct("@16sI")  # struct in6_pktinfo, ipv6(7)
+_IP_PKTINFO: Final = 8
+_LINK_LOCAL: Final = b"\xfe\x80"
+
+
+@final
+@attrs.frozen(eq=False)
+class Listening:
+    """A listening socket that the service reads, and answers through."""
+
+    sock: socket.socket
+    descriptor: int
+    is_wildcard: bool
+
+
+@final
+class UdpService:
+    """Relays for one service; owns the listening sockets that it is given, and all flows."""
+
+    def __init__(self, loop: Loop, carried: Carried, incoming: Batch, outgoing: Batch) -> None:
+        """Read nothing yet.
+
+        Args:
+            loop: The worker's loop.
+            carried: The service.
+            incoming: For clients' datagrams; shared by all services of the worker, used within one call.
+            outgoing: For backends' answers; the same.
+        """
+        self.loop = loop
+        self.carried = carried
+        self.flows: dict[bytes, Flow] = {}
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._listening: dict[socket.socket, Listening] = {}
+        self._is_draining = False
+        self.update()
+
+    @property
+    def active(self) -> int:
+        """Number of flows."""
+        return len(self.flows)
+
+    def update(self) -> None:
+        """Follow what changed in :attr:`carried`."""
+        self.families = tuple(
+            int(socket.AF_INET6 if endpoint.ip.version == 6 else socket.AF_INET)
+            for endpoint in self.carried.backends
+        )
+        """Of each backend."""
+
+    def listen(self, sockets: Sequence[tuple[Endpoint, socket.socket]]) -> None:
+        """Read exactly these sockets; others are closed, and their flows end: nobody here would hear the clients."""
+        self._is_draining = False
+        wanted = {sock: endpoint for endpoint, sock in sockets}
+        for sock in [sock for sock in self._listening if sock not in wanted]:
+            gone = self._listening.pop(sock)
+            for flow in [flow for flow in self.flows.values() if flow.listening is gone]:
+                flow.close()
+            self.loop.close_socket(sock)
+        for sock, endpoint in wanted.items():
+            if sock not in self._listening:
+                one = self._listening[sock] = Listening(sock, sock.fileno(), endpoint.is_wildcard)
+                self.loop.watch(one.descriptor, select.EPOLLIN, functools.partial(self._on_datagrams, one))
+
+    def drain(self) -> None:
+        """Let the flows that there are go on; datagrams of other clients are dropped."""
+        self._is_draining = True
+
+    def close(self, reason: DropReason | None = None) -> None:
+        """End every flow and close every socket; ``reason`` counts for each flow that is cut."""
+        for flow in tuple(self.flows.values()):
+            if reason is not None:
+                self.carried.drop(reason)
+            flow.close()
+        self.listen(())
+
+    def prepare(self, sock: SocketType) -> None:
+        """Set a socket's options before it connects to a backend."""
+        settings = self.carried.settings
+        if settings.recv_buffer_size is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, settings.recv_buffer_size)
+        if settings.send_buffer_size is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.send_buffer_size)
+
+    def answer(self, flow: Flow, descriptor: int) -> int:
+        """Receive a backend's answers and send them to the flow's client; return how many were received.
+
+        Raises:
+            OSError: The backend refused an earlier datagram.
+        """
+        batch = self._outgoing
+        count = batch.receive(descriptor)
+        for slot in range(count):
+            batch.address(slot, flow.name, flow.control)
+        done = sent_packets = sent_bytes = 0
+        while done < count:
+            sent = batch.send(flow.listening.descriptor, done, count - done)
+            sent_packets += sent
+            sent_bytes += sum([batch.length(slot) for slot in range(done, done + sent)])
+            done += sent
+            if done < count:  # the one that stopped it cannot be sent; the next may
+                self.carried.drop(DropReason.SEND_FAILED)
+                done += 1
+        self.carried.counts[self.carried.first_cell + PACKETS_OUT] += sent_packets
+        self.carried.counts[self.carried.first_cell + BYTES_OUT] += sent_bytes
+        return count
+
+    def _on_datagrams(self, listening: Listening, events: int) -> None:
+        del events
+        batch = self._incoming
+        for _ in range(_BURST):
+            count = batch.receive(listening.descriptor)
+            for slot in range(count):
+                self._take(listening, slot)
+            if count < batch.slots:
+                return
+
+    def _take(self, listening: Listening, slot: int) -> None:
+        batch = self._incoming
+        name = batch.name(slot)
+        control = _answering(batch.control(slot)) if listening.is_wildcard else b""
+        # The same client may talk to two addresses, or to two sockets of the service.
+        key = b"%d %b%b" % (listening.descriptor, name, control)
+        flow = self.flows.get(key)
+        if flow is None:
+            flow = self._open(listening, key, name, control)
+            if flow is None:
+                return
+        flow.send(batch.payload(slot))
+
+    def _open(self, listening: Listening, key: bytes, name: bytes, control: bytes) -> Flow | None:
+        carried = self.carried
+        if self._is_draining:
+            refusal: DropReason | None = DropReason.DRAINING
+        elif len(self.flows) >= MOST_FLOWS:
+            refusal = DropReason.FLOW_TABLE_FULL
+        else:
+            refusal = carried.refuses(self.loop.now_s)
+        if refusal is None:
+            flow = Flow(self, listening, key, name, control)
+            refusal = flow.open()
+        if refusal is not None:
+            carried.drop(refusal)
+            return None
+        self.flows[key] = flow
+        carried.opened()
+        self.loop.expire_at(flow, self.loop.now_s + carried.settings.idle_timeout)
+        return flow
+
+
+def _answering(control: bytes) -> bytes:
+    """Turn the control message that says where a datagram came to into the one that answers from there."""
+    if len(control) < _CMSG.size:
+        return b""
+    length, level, kind = _CMSG.unpack_from(control)
+    if (level, kind) == (socket.IPPROTO_IP, _IP_PKTINFO):
+        _, local, _ = _IPV4_INFO.unpack_from(control, _CMSG.size)
+        # No interface: the way back is the routing table's choice.
+        info = _IPV4_INFO.pack(0, local, b"\0" * 4)
+    elif (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
+        local, interface = _IPV6_INFO.unpack_from(control, _CMSG.size)
+        info = _IPV6_INFO.pack(local, interface if local.startswith(_LINK_LOCAL) else 0)
+    else:
+        return b""
+    return _CMSG.pack(length, level, kind) + info
