@@ -32,10 +32,11 @@ async def test_least_connections_fills_up_evenly_and_then_the_one_that_got_free(
     daemon = await site.start(web)
     clients = [await web.call() for _ in range(30)]
     assert Counter(client.server for client in clients) == {b"a": 10, b"b": 10, b"c": 10}
+    await daemon.counts("marchproxy_backend_connections_active", 30)
     for client in clients:
         if client.server == b"b":
             assert await client.end() == "ended"
-    await daemon.counts("marchproxy_backend_connections_active", 0, backend=f"127.0.0.1:{b.port}")
+    await daemon.counts("marchproxy_backend_connections_active", 20)
     assert [(await web.call()).server for _ in range(10)] == [b"b"] * 10
     await daemon.counts("marchproxy_backend_connections_active", 30)
 
@@ -45,6 +46,7 @@ async def test_random_uses_every_backend_and_prefers_the_less_loaded(site):
     web = site.service("web", a, b, balance="random")
     daemon = await site.start(web)
     assert set(await shares(web, 60)) == {"a", "b"}
+    await daemon.counts("marchproxy_connections_opened_total", 60)
     await daemon.counts("marchproxy_backend_connections_active", 0)
     # Of two the less loaded one is always taken, so neither is ever more than one ahead.
     held = Counter([(await web.call()).server for _ in range(40)])

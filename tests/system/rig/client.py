@@ -1,4 +1,4 @@
-"""A client of a service."""
+"""Clients of a service."""
 
 from __future__ import annotations
 
@@ -50,7 +50,35 @@ class Client:
                     return "reset"
         return "ended"
 
+    def close(self) -> None:
+        """Close it, whatever state it is in."""
+        self.stream.socket.close()
+
     async def end(self) -> str:
         """Say that nothing more comes, and wait for the connection's end."""
         await self.stream.send_eof()
         return await self.fate()
+
+
+@attrs.define(eq=False)
+class DatagramClient:
+    """One UDP socket that talks to one service."""
+
+    sock: trio.socket.SocketType
+
+    async def asks(self, data: bytes = b"ping", *, wait_s: float = LONGEST_S) -> str:
+        """Send a datagram; return the name of the backend that answers it, ``nothing`` when none does in time."""
+        await self.sock.send(data)
+        with trio.move_on_after(wait_s):
+            while True:
+                try:
+                    answer = await self.sock.recv(1 << 16)
+                except ConnectionRefusedError:
+                    return "refused"
+                if answer[1:] == data[: len(answer) - 1]:
+                    return answer[:1].decode()
+        return "nothing"
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.sock.close()

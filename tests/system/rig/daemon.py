@@ -70,10 +70,16 @@ class Daemon:
 
     def events(self, name: str) -> list[dict[str, object]]:
         """Return the events of a name that were logged so far."""
-        lines = (
-            json.loads(line) for line in self.log.read_text().splitlines(keepends=True) if line.endswith("\n")
-        )
-        return [line for line in lines if line["event"] == name]
+        return [json.loads(line) for line in self._lines() if f'"event": "{name}"' in line]
+
+    def faults(self) -> list[str]:
+        """Return what the log tells of faults of ours: such events, and lines that are none, as of a traceback."""
+        told = [str(event) for name in OURS - self.forgives for event in self.events(name)]
+        return told + [line for line in self._lines() if not line.startswith("{")]
+
+    def _lines(self) -> list[str]:
+        lines = self.log.read_text().splitlines(keepends=True)
+        return [line for line in lines if line.endswith("\n")]
 
     async def told(self, name: str, count: int = 1, **keys: object) -> None:
         """Wait until so many events with these keys were logged."""
@@ -87,7 +93,9 @@ class Daemon:
     async def ask(self, path: str, method: str = "GET") -> httpx.Response:
         """Ask the admin API."""
         is_unix = self.admin.startswith("unix:")
-        transport = httpx.AsyncHTTPTransport(uds=self.admin.removeprefix("unix:") if is_unix else None)
+        path_of_socket = self.admin.removeprefix("unix:") if is_unix else None
+        # Without verify=False each one reads all certificates of the host.
+        transport = httpx.AsyncHTTPTransport(uds=path_of_socket, verify=False)
         host = "localhost" if is_unix else self.admin
         async with httpx.AsyncClient(transport=transport, timeout=LONGEST_S) as client:
             return await client.request(method, f"http://{host}{path}")
@@ -110,7 +118,10 @@ class Daemon:
         )
 
     async def counts(self, name: str, value: float, **labels: str) -> None:
-        """Wait until a metric has this value; tiers' counters are read once a second."""
+        """Wait until a metric has this value.
+
+        Tiers' counters are read once a second: wait for a counter's new value before for a gauge's old one.
+        """
         seen = [-1.0]
 
         async def reached() -> bool:

@@ -64,3 +64,44 @@ class Server:
                 await stream.send_eof()
             except RESET:
                 return  # clients may end as they like
+
+
+@attrs.define(eq=False)
+class DatagramServer:
+    """Answers each datagram with its one-letter name and the datagram."""
+
+    name: bytes
+    ip: str
+    port: int
+    nursery: trio.Nursery
+    _scope: trio.CancelScope | None = None
+    _stopped: trio.Event = attrs.field(factory=trio.Event)
+
+    def backend(self, *, weight: int = 1) -> dict[str, object]:
+        """How a service names it."""
+        return {"ip": self.ip, "port": self.port, "weight": weight}
+
+    async def start(self) -> None:
+        """Answer, on the same port as before."""
+        sock = trio.socket.socket(socket.AF_INET6 if ":" in self.ip else socket.AF_INET, socket.SOCK_DGRAM)
+        await sock.bind((self.ip, self.port))
+        self._scope, self._stopped = trio.CancelScope(), trio.Event()
+        self.nursery.start_soon(self._answer, sock, self._scope, self._stopped)
+
+    async def stop(self) -> None:
+        """Close the socket, so that the kernel refuses."""
+        assert self._scope is not None
+        self._scope.cancel()
+        await self._stopped.wait()
+
+    async def _answer(
+        self, sock: trio.socket.SocketType, scope: trio.CancelScope, stopped: trio.Event
+    ) -> None:
+        with scope, sock:
+            while True:
+                try:
+                    data, peer = await sock.recvfrom(1 << 16)
+                    await sock.sendto((self.name + data)[:65507], peer)
+                except ConnectionError:
+                    continue  # an earlier answer came too late for its receiver
+        stopped.set()

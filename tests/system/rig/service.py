@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import attrs
 import trio
-from system_rig.client import LONGEST_S, RESET, Client
+from system_rig.client import LONGEST_S, RESET, Client, DatagramClient
 
 if TYPE_CHECKING:
-    from system_rig.server import Server
+    from system_rig.server import DatagramServer, Server
 
 
 @attrs.define(eq=False)
 class Service:
-    """One TCP service on one port of loopback."""
+    """One service on one port of loopback."""
 
     name: str
     port: int
@@ -23,7 +23,7 @@ class Service:
     """Where clients connect."""
     options: dict[str, object] = attrs.field(factory=dict)
     """Its keys in the configuration, but for its name."""
-    clients: list[Client] = attrs.field(factory=list)
+    clients: list[Client | DatagramClient] = attrs.field(factory=list)
     """All that ever came; the site closes those that the test left open."""
 
     @property
@@ -32,7 +32,7 @@ class Service:
         address = f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
         return {"name": self.name, "listen": address, **self.options}
 
-    def give(self, *servers: Server) -> None:
+    def give(self, *servers: Server | DatagramServer) -> None:
         """Have these backends, from the next reload on."""
         self.options["backends"] = [server.backend() for server in servers]
 
@@ -83,3 +83,14 @@ class Service:
                 return name.decode() if await client.fate() == "ended" else "reset"
             except RESET:
                 return "reset"
+
+    async def talk(self, *, ip: str = "", source: str = "") -> DatagramClient:
+        """Open a UDP client; the first datagram is the test's to send."""
+        ip = ip or self.ip
+        sock = trio.socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM)
+        client = DatagramClient(sock)
+        self.clients.append(client)
+        if source:
+            await sock.bind((source, 0))
+        await sock.connect((ip, self.port))
+        return client

@@ -15,8 +15,8 @@ import attrs
 import trio
 from system_rig import processes
 from system_rig.client import LONGEST_S
-from system_rig.daemon import OURS, Daemon, Ended, run_command
-from system_rig.server import Server
+from system_rig.daemon import Daemon, Ended, run_command
+from system_rig.server import DatagramServer, Server
 from system_rig.service import Service
 
 from marchproxy_core.config import SETTINGS
@@ -70,6 +70,12 @@ class Site:
         await server.start()
         return server
 
+    async def datagram_server(self, name: str = "a", ip: str = "127.0.0.1") -> DatagramServer:
+        """Start a UDP backend."""
+        server = DatagramServer(name.encode(), ip, free_port(), self.nursery)
+        await server.start()
+        return server
+
     def nobody(self) -> dict[str, object]:
         """Name a backend that refuses."""
         return {"ip": "127.0.0.1", "port": free_port()}
@@ -88,7 +94,9 @@ class Site:
             filler.connect_ex(sock.getsockname())
         return {"ip": "127.0.0.1", "port": sock.getsockname()[1]}
 
-    def service(self, name: str, *servers: Server, ip: str = "127.0.0.1", **options: object) -> Service:
+    def service(
+        self, name: str, *servers: Server | DatagramServer, ip: str = "127.0.0.1", **options: object
+    ) -> Service:
         """Describe a service."""
         service = Service(name, free_port(), ip, dict(options))
         if servers:
@@ -139,7 +147,7 @@ class Site:
         """Close every client, end every daemon at once, and look at what is left."""
         for service in self._services:
             for client in service.clients:
-                client.stream.socket.close()
+                client.close()
         for sock in self._sockets:
             sock.close()
         for daemon in self._daemons:
@@ -149,8 +157,7 @@ class Site:
         await until(lambda: not self._left(), what="every process of a daemon is gone")
         assert self._was_killed() or "admin.sock" not in os.listdir(self.directory)
         for daemon in self._daemons:
-            ours = [event for name in OURS - daemon.forgives for event in daemon.events(name)]
-            assert not ours, ours
+            assert not daemon.faults()
 
     def _left(self) -> list[int]:
         return [pid for pid in self._pids if processes.is_alive(pid)]
