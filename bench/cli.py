@@ -64,12 +64,17 @@ class _Names(click.ParamType[tuple[str, ...]]):
 @click.option("--rounds", type=click.IntRange(1), default=5, help="Turns of each peer in each workload.")
 @click.option("--seconds", type=click.IntRange(1), default=4, help="How long each generator runs in a turn.")
 @click.option(
+    "--calm/--no-calm",
+    default=True,
+    help="Wait for a quiet machine before each turn, and repeat disturbed ones.",
+)
+@click.option(
     "--results",
     type=click.Path(file_okay=False, path_type=Path),
     help="Where JSON, tables and plot go.  [default: bench/results for a whole run, else bench/results/partial]",
 )
 def main(
-    only: tuple[str, ...], peers: tuple[str, ...], rounds: int, seconds: int, results: Path | None
+    only: tuple[str, ...], peers: tuple[str, ...], rounds: int, seconds: int, calm: bool, results: Path | None
 ) -> None:
     """Measure the sockets tier and its peers side by side, in turns, in network namespaces; needs root."""
     console = Console(stderr=True)
@@ -77,7 +82,7 @@ def main(
         refuse_what_is_missing()
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        run = _measure(console, only, peers, rounds, seconds)
+        run = _measure(console, only, peers, rounds, seconds, calm)
     except MarchProxyError as error:
         raise click.ClickException(str(error)) from error
     if not run.readings:
@@ -89,7 +94,7 @@ def main(
 
 
 def _measure(
-    console: Console, only: tuple[str, ...], peers: tuple[str, ...], rounds: int, seconds: float
+    console: Console, only: tuple[str, ...], peers: tuple[str, ...], rounds: int, seconds: float, calm: bool
 ) -> results_of_a_run.Run:
     workloads = [workload for workload in WORKLOADS if workload.name in only]
     here, gaps = turns.present([peer for peer in PEERS if peer.name in peers], workloads)
@@ -104,6 +109,7 @@ def _measure(
             rounds=rounds,
             seconds=seconds,
             cpus=cpus,
+            calm=calm,
             tell=lambda reading: _tell(console, reading),
         )
 
@@ -155,7 +161,12 @@ def _tell(console: Console, reading: Reading) -> None:
         if metric.key in values
     )
     share = reading.measured.cpu
-    cpu = "" if share is None else f"; worker ran {share.worker_run:.0%}, strangers {share.strangers:.0%}"
+    cpu = (
+        ""
+        if share is None
+        else f"; worker had work {share.demand:.0%}, ran {share.worker_run:.0%}; generators {share.generator_cpus:.0%}; "
+        f"strangers {share.strangers:.0%}"
+    )
     console.print(f"{where}{shown}{cpu}", highlight=False, soft_wrap=True)
 
 

@@ -86,7 +86,7 @@ listen service
     bind {service.front}:{service.port}
     server backend {service.backend}:{service.port}
 """)
-    return ["haproxy", "-db", "-q", "-f", str(file)]
+    return ["haproxy", "-db", "-f", str(file)]
 
 
 def _nginx(directory: Path, service: Service) -> list[str]:

@@ -42,6 +42,7 @@ async def take(
     rounds: int,
     seconds: float,
     cpus: Cpus,
+    calm: bool,
     tell: Callable[[Reading], None],
 ) -> list[Reading]:
     """Measure everything and return the readings in the order in which they were taken.
@@ -52,6 +53,7 @@ async def take(
         rounds: How many turns each has.
         seconds: How long a turn's generator runs.
         cpus: Which CPUs are whose.
+        calm: Whether to wait for a quiet machine before a turn, and to repeat a disturbed one.
         tell: Called with each reading at once.
     """
     readings = []
@@ -59,30 +61,29 @@ async def take(
         for workload in workloads:
             for peer in peers:
                 if workload.protocol in peer.protocols:
-                    reading = await _turn(peer, workload, round_, seconds, cpus)
+                    turn = _calm_turn if calm else _turn
+                    reading = await turn(peer, workload, round_, seconds, cpus)
                     readings.append(reading)
                     tell(reading)
     return readings
 
 
-async def _turn(peer: Peer, workload: Workload, round_: int, seconds: float, cpus: Cpus) -> Reading:
-    """Measure one peer once; again, up to twice, when strangers used the CPUs meanwhile."""
-    reading = await _attempt(peer, workload, round_, seconds, cpus)
-    for _ in range(_REPEATS):
+async def _calm_turn(peer: Peer, workload: Workload, round_: int, seconds: float, cpus: Cpus) -> Reading:
+    """Measure one peer once; again, up to twice, when strangers used the CPUs meanwhile. Keeps the calmest."""
+    found: list[tuple[float, Reading]] = []
+    for _ in range(1 + _REPEATS):
+        await _until_quiet(cpus)
+        reading = await _turn(peer, workload, round_, seconds, cpus)
         share = reading.measured.cpu if reading.measured is not None else None
         if share is None or not share.disturbed:
-            break
-        again = await _attempt(peer, workload, round_, seconds, cpus)
-        other = again.measured.cpu if again.measured is not None else None
-        if other is not None and other.strangers < share.strangers:
-            reading = again
-    return reading
+            return reading
+        found.append((share.strangers, reading))
+    return min(found, key=lambda one: one[0])[1]
 
 
-async def _attempt(peer: Peer, workload: Workload, round_: int, seconds: float, cpus: Cpus) -> Reading:
+async def _turn(peer: Peer, workload: Workload, round_: int, seconds: float, cpus: Cpus) -> Reading:
     measured: Measured | None = None
     failure: str | None = f"the turn did not end within {_TURN_S + seconds:g} s"
-    await _until_quiet(cpus)
     try:
         with trio.move_on_after(_TURN_S + seconds):
             async with set_up(
