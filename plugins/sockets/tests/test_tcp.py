@@ -16,35 +16,26 @@ import trio
 
 from marchproxy_core.config import Settings
 from marchproxy_core.services import Backend, Balance, Endpoint
-from marchproxy_core.testing import Subject, open_loopback_wire, until
-from marchproxy_core.testing.laws.traffic import service_for
+from marchproxy_core.testing import open_loopback_wire, until
 from marchproxy_core.testing.servers import receive_all, receive_exactly, tcp_server
-from marchproxy_sockets import plugin
 
 RESET = (trio.BrokenResourceError, ConnectionResetError)
 """How a client learns of a reset: after its connect, or already in it."""
 
 
-@asynccontextmanager
-async def relaying(*backends: Backend, settings: Settings | None = None, **service):
-    """Run the tier for one TCP service; yields what runs, the service, and the wire."""
-    settings = settings or Settings(worker_threads=1)
-    subject = await Subject.of(plugin, settings)
-    async with open_loopback_wire() as wire:
-        web = attrs.evolve(service_for(wire, *backends), **service)
-        async with subject.running(web) as running:
-            yield running, web, wire
+@pytest.fixture
+def relaying_to(relaying):
+    @asynccontextmanager
+    async def relaying_to(*, name: bytes = b"a", serve=None, **options):
+        """Run the tier with one server behind it."""
+        async with (
+            open_loopback_wire() as here,
+            tcp_server(here, name=name, serve=serve) as server,
+            relaying(server.backend, **options) as run,
+        ):
+            yield run
 
-
-@asynccontextmanager
-async def relaying_to(*, name: bytes = b"a", serve=None, **options):
-    """The same with one server behind it."""
-    async with (
-        open_loopback_wire() as here,
-        tcp_server(here, name=name, serve=serve) as server,
-        relaying(server.backend, **options) as run,
-    ):
-        yield run
+    return relaying_to
 
 
 @asynccontextmanager
@@ -123,7 +114,7 @@ async def fates_of(wire, service, count: int) -> tuple[Counter, list[trio.Socket
     return fates, clients
 
 
-async def test_a_refused_backend_is_retried_on_another_before_the_client_notices():
+async def test_a_refused_backend_is_retried_on_another_before_the_client_notices(relaying):
     async with (
         open_loopback_wire() as here,
         tcp_server(here, name=b"a") as a,
@@ -135,14 +126,14 @@ async def test_a_refused_backend_is_retried_on_another_before_the_client_notices
         assert not stats.drops
 
 
-async def test_when_every_backend_refuses_the_client_is_reset_and_counted():
+async def test_when_every_backend_refuses_the_client_is_reset_and_counted(relaying):
     async with relaying(nobody(), nobody()) as (running, service, wire):
         assert await fate_of(wire, service) == "reset"
         await dropped(running, service, "backend_refused")
         assert (await running.stats_of(service)).connections_active == 0
 
 
-async def test_a_black_holed_backend_costs_one_connect_timeout_and_the_next_is_tried():
+async def test_a_black_holed_backend_costs_one_connect_timeout_and_the_next_is_tried(relaying):
     async with (
         open_loopback_wire() as here,
         tcp_server(here, name=b"a") as a,
@@ -152,7 +143,7 @@ async def test_a_black_holed_backend_costs_one_connect_timeout_and_the_next_is_t
         assert {await named(wire, service) for _ in range(2)} == {b"a"}
 
 
-async def test_when_every_backend_is_black_holed_the_client_is_reset_and_counted():
+async def test_when_every_backend_is_black_holed_the_client_is_reset_and_counted(relaying):
     async with (
         black_hole() as hole,
         relaying(hole, settings=one_worker(connect_timeout=0.3)) as (running, service, wire),
@@ -161,7 +152,7 @@ async def test_when_every_backend_is_black_holed_the_client_is_reset_and_counted
         await dropped(running, service, "backend_timeout")
 
 
-async def test_a_client_that_never_reads_is_reset_after_the_write_timeout():
+async def test_a_client_that_never_reads_is_reset_after_the_write_timeout(relaying_to):
     lost = trio.Event()
 
     async def flood(stream):
@@ -179,7 +170,7 @@ async def test_a_client_that_never_reads_is_reset_after_the_write_timeout():
         await dropped(running, service, "write_timeout")
 
 
-async def test_a_silent_connection_ends_after_the_idle_timeout():
+async def test_a_silent_connection_ends_after_the_idle_timeout(relaying_to):
     settings = one_worker(idle_timeout=0.5)
     async with relaying_to(settings=settings) as (running, service, wire):
         async with await wire.connect(service.listen[0]) as client:
@@ -188,7 +179,7 @@ async def test_a_silent_connection_ends_after_the_idle_timeout():
         await dropped(running, service, "idle_timeout")
 
 
-async def test_one_too_many_is_reset_and_counted_and_the_next_is_let_in_when_one_leaves():
+async def test_one_too_many_is_reset_and_counted_and_the_next_is_let_in_when_one_leaves(relaying_to):
     async with relaying_to(max_connections=2) as (running, service, wire):
         clients = [await wire.connect(service.listen[0]) for _ in range(2)]
         for client in clients:
@@ -207,7 +198,7 @@ async def test_one_too_many_is_reset_and_counted_and_the_next_is_let_in_when_one
         await clients.pop().aclose()
 
 
-async def test_the_global_limit_holds_over_all_services_and_workers():
+async def test_the_global_limit_holds_over_all_services_and_workers(relaying_to):
     settings = Settings(worker_threads=2, global_max_connections=3)
     async with relaying_to(settings=settings) as (running, service, wire):
         fates, clients = await fates_of(wire, service, 12)
@@ -217,7 +208,7 @@ async def test_the_global_limit_holds_over_all_services_and_workers():
             await client.aclose()
 
 
-async def test_faster_than_the_rate_is_reset_and_counted():
+async def test_faster_than_the_rate_is_reset_and_counted(relaying_to):
     # A burst of one, and then one in a thousand seconds.
     async with relaying_to(connection_rate=0.001) as (running, service, wire):
         assert await named(wire, service) == b"a"
@@ -225,7 +216,7 @@ async def test_faster_than_the_rate_is_reset_and_counted():
         await dropped(running, service, "connection_rate")
 
 
-async def test_without_descriptors_clients_are_reset_and_counted_and_the_worker_goes_on():
+async def test_without_descriptors_clients_are_reset_and_counted_and_the_worker_goes_on(relaying_to):
     async with relaying_to() as (running, service, wire):
         assert await named(wire, service) == b"a"
         (pid,) = running.attachment.pool.pids
@@ -252,7 +243,7 @@ async def test_without_descriptors_clients_are_reset_and_counted_and_the_worker_
         assert running.attachment.pool.pids == (pid,)
 
 
-async def test_above_the_memory_limit_new_clients_are_reset_and_the_old_ones_go_on(monkeypatch):
+async def test_above_the_memory_limit_new_clients_are_reset_and_the_old_ones_go_on(monkeypatch, relaying_to):
     used = 0
     monkeypatch.setattr("marchproxy_core.workers.pool._MEMORY_LOOK_S", 0.01)
     monkeypatch.setattr("marchproxy_core.workers.pool.daemon_memory_bytes", lambda: used)
@@ -272,7 +263,7 @@ async def test_above_the_memory_limit_new_clients_are_reset_and_the_old_ones_go_
         assert await receive_exactly(old, 10) == b"still here"
 
 
-async def test_a_killed_worker_takes_its_own_clients_along_and_nobody_elses():
+async def test_a_killed_worker_takes_its_own_clients_along_and_nobody_elses(relaying_to):
     async with relaying_to(settings=Settings(worker_threads=2)) as (running, service, wire):
         clients = [await wire.connect(service.listen[0]) for _ in range(16)]
         for client in clients:
@@ -293,7 +284,7 @@ async def test_a_killed_worker_takes_its_own_clients_along_and_nobody_elses():
         assert [await named(wire, service) for _ in range(16)] == [b"a"] * 16, "nobody new is refused"
 
 
-async def test_a_worker_that_served_its_number_of_requests_is_replaced_and_loses_nobody():
+async def test_a_worker_that_served_its_number_of_requests_is_replaced_and_loses_nobody(relaying_to):
     settings = one_worker(max_requests_per_worker=5)
     async with relaying_to(settings=settings) as (running, service, wire):
         (first,) = running.attachment.pool.pids
@@ -312,7 +303,7 @@ async def test_a_worker_that_served_its_number_of_requests_is_replaced_and_loses
 
 
 @pytest.mark.parametrize("balance", list(Balance))
-async def test_every_way_to_balance_uses_every_backend_and_none_of_weight_0(balance):
+async def test_every_way_to_balance_uses_every_backend_and_none_of_weight_0(balance, relaying):
     async with three_servers() as (a, b, c):
         backends = (a.backend, b.backend, attrs.evolve(c.backend, weight=0))
         async with relaying(*backends, balance=balance) as (_, service, _):
@@ -327,7 +318,7 @@ async def test_every_way_to_balance_uses_every_backend_and_none_of_weight_0(bala
         assert seen == {b"a": 16, b"b": 16}
 
 
-async def test_maglev_keeps_a_client_at_its_backend():
+async def test_maglev_keeps_a_client_at_its_backend(relaying):
     async with three_servers() as (a, b, c):
         backends = (a.backend, b.backend, c.backend)
         options = {"balance": Balance.MAGLEV, "settings": Settings(worker_threads=2)}
@@ -336,7 +327,7 @@ async def test_maglev_keeps_a_client_at_its_backend():
 
 
 @pytest.mark.parametrize("size", [10, 300_000, 600_000])
-async def test_an_answer_before_a_reset_reaches_a_client_that_reads_late(size):
+async def test_an_answer_before_a_reset_reaches_a_client_that_reads_late(size, relaying_to):
     """A server that answers and closes with the request unread resets; the answer must not be lost for that."""
     answer = os.urandom(size)
     asked = trio.Event()

@@ -47,7 +47,8 @@ _sendmmsg = _libc.sendmmsg
 _sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
 _HEADER_BYTES: Final = ctypes.sizeof(_MMsgHdr)
 _IOVEC_BYTES: Final = ctypes.sizeof(_IoVec)
-# Places of fields, in the units of the views through which they are read and written: 32 bits, or a size_t (an unsigned long on Linux).
+# Places of fields, in the units of the views through which they are read and written: 32 bits, or a size_t, which on
+# Linux is an unsigned long.
 _SIZE: Final = ctypes.sizeof(ctypes.c_size_t)
 _HEADER_WORDS: Final = _HEADER_BYTES // 4
 _HEADER_SIZES: Final = _HEADER_BYTES // _SIZE

@@ -10,7 +10,6 @@ from socket import SocketType
 from typing import TYPE_CHECKING, Final, final
 
 from marchproxy_core.drops import DropReason
-from marchproxy_core.workers.ledger import BYTES_IN, PACKETS_IN
 
 if TYPE_CHECKING:
     from marchproxy_core.services import Endpoint
@@ -96,25 +95,20 @@ class Flow:
             carried.counts[self.backend_cell] += 1
             return None
 
-    def send(self, payload: memoryview | bytes) -> None:
-        """Send one datagram of the client's to the backend."""
-        service = self.service
-        self.touched_s = service.loop.now_s
+    def send(self, payload: memoryview | bytes) -> int | None:
+        """Send one datagram of the client's to the backend; return its bytes, None when it was not sent."""
+        self.touched_s = self.service.loop.now_s
         if not self.answered and not self.first:
             self.first = bytes(payload)
         assert self.sock is not None
         try:
-            self.sock.send(payload)
+            return self.sock.send(payload)
         except ConnectionRefusedError as error:
             # About an earlier datagram; this one was not sent.
             self.refused(error)
-            return
         except OSError:
-            service.carried.drop(DropReason.SEND_FAILED)
-            return
-        counts, first = service.carried.counts, service.carried.first_cell
-        counts[first + PACKETS_IN] += 1
-        counts[first + BYTES_IN] += len(payload)
+            self.service.carried.drop(DropReason.SEND_FAILED)
+        return None
 
     def on_event(self, events: int) -> None:
         """Take the backend's answers, or learn that nobody is there."""
@@ -148,13 +142,16 @@ class Flow:
             self.close()
             return
         first, self.first = self.first, b""
-        self.send(first)
+        sent = self.send(first)
+        if sent is not None:
+            self.service.count_in(1, sent)
 
     def close(self) -> None:
         """End the flow, once."""
         service = self.service
-        if service.flows.pop(self.key, None) is None:
+        if self.listening.flows.pop(self.key, None) is None:
             return
+        service.active -= 1
         service.loop.expire_at(self, None)
         self._leave_backend()
         service.carried.closed()

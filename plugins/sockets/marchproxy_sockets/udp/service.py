@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, final
 import attrs
 
 from marchproxy_core.drops import DropReason
-from marchproxy_core.workers.ledger import BYTES_OUT, PACKETS_OUT
+from marchproxy_core.workers.ledger import BYTES_IN, BYTES_OUT, PACKETS_IN, PACKETS_OUT
 from marchproxy_sockets.udp.flow import Flow
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ class Listening:
     sock: socket.socket
     descriptor: int
     is_wildcard: bool
+    flows: dict[bytes, Flow] = attrs.field(factory=dict)
+    """By the client's address as the kernel has it and, on a wildcard address, by where it sent to."""
 
 
 @final
@@ -65,17 +67,13 @@ class UdpService:
         """
         self.loop = loop
         self.carried = carried
-        self.flows: dict[bytes, Flow] = {}
+        self.active = 0
+        """Number of flows."""
         self._incoming = incoming
         self._outgoing = outgoing
         self._listening: dict[socket.socket, Listening] = {}
         self._is_draining = False
         self.update()
-
-    @property
-    def active(self) -> int:
-        """Number of flows."""
-        return len(self.flows)
 
     def update(self) -> None:
         """Follow what changed in :attr:`carried`."""
@@ -91,7 +89,7 @@ class UdpService:
         wanted = {sock: endpoint for endpoint, sock in sockets}
         for sock in [sock for sock in self._listening if sock not in wanted]:
             gone = self._listening.pop(sock)
-            for flow in [flow for flow in self.flows.values() if flow.listening is gone]:
+            for flow in tuple(gone.flows.values()):
                 flow.close()
             self.loop.close_socket(sock)
         for sock, endpoint in wanted.items():
@@ -105,10 +103,8 @@ class UdpService:
 
     def close(self, reason: DropReason | None = None) -> None:
         """End every flow and close every socket; ``reason`` counts for each flow that is cut."""
-        for flow in tuple(self.flows.values()):
-            if reason is not None:
-                self.carried.drop(reason)
-            flow.close()
+        if reason is not None and self.active:
+            self.carried.drop(reason, self.active)
         self.listen(())
 
     def prepare(self, sock: SocketType) -> None:
@@ -147,29 +143,38 @@ class UdpService:
         batch = self._incoming
         for _ in range(_BURST):
             count = batch.receive(listening.descriptor)
+            sent_packets = sent_bytes = 0
             for slot in range(count):
-                self._take(listening, slot)
+                flow = self._flow_of(listening, slot)
+                if flow is not None:
+                    sent = flow.send(batch.payload(slot))
+                    if sent is not None:
+                        sent_packets += 1
+                        sent_bytes += sent
+            self.count_in(sent_packets, sent_bytes)
             if count < batch.slots:
                 return
 
-    def _take(self, listening: Listening, slot: int) -> None:
-        batch = self._incoming
-        name = batch.name(slot)
-        control = _answering(batch.control(slot)) if listening.is_wildcard else b""
-        # The same client may talk to two addresses, or to two sockets of the service.
-        key = b"%d %b%b" % (listening.descriptor, name, control)
-        flow = self.flows.get(key)
-        if flow is None:
-            flow = self._open(listening, key, name, control)
-            if flow is None:
-                return
-        flow.send(batch.payload(slot))
+    def count_in(self, packets: int, size: int) -> None:
+        """Count datagrams that went to a backend, and their bytes."""
+        counts, first = self.carried.counts, self.carried.first_cell
+        counts[first + PACKETS_IN] += packets
+        counts[first + BYTES_IN] += size
+
+    def _flow_of(self, listening: Listening, slot: int) -> Flow | None:
+        key = name = self._incoming.name(slot)
+        control = b""
+        if listening.is_wildcard:
+            control = _answering(self._incoming.control(slot))
+            key = name + control
+        flow = listening.flows.get(key)
+        return flow if flow is not None else self._open(listening, key, name, control)
 
     def _open(self, listening: Listening, key: bytes, name: bytes, control: bytes) -> Flow | None:
         carried = self.carried
         if self._is_draining:
             refusal: DropReason | None = DropReason.DRAINING
-        elif len(self.flows) >= MOST_FLOWS:
+        elif self.active >= MOST_FLOWS:
             refusal = DropReason.FLOW_TABLE_FULL
         else:
             refusal = carried.refuses(self.loop.now_s)
@@ -179,7 +184,8 @@ class UdpService:
         if refusal is not None:
             carried.drop(refusal)
             return None
-        self.flows[key] = flow
+        listening.flows[key] = flow
+        self.active += 1
         carried.opened()
         self.loop.expire_at(flow, self.loop.now_s + carried.settings.idle_timeout)
         return flow
