@@ -11,6 +11,7 @@ from marchproxy_core.config import Settings
 from marchproxy_core.services import Protocol
 from marchproxy_core.testing import Subject, open_loopback_wire
 from marchproxy_core.testing.laws.traffic import service_for
+from marchproxy_core.testing.servers import tcp_server
 from marchproxy_sockets import plugin
 
 
@@ -35,3 +36,19 @@ async def relaying(*backends, settings=None, protocol=Protocol.TCP, version=4, *
 @pytest.fixture(name="relaying")
 def relaying_fixture():
     return relaying
+
+
+@asynccontextmanager
+async def relaying_to(*, name=b"a", serve=None, **options):
+    """Run the tier for a TCP service with one server behind it; arguments as for the server, and as above."""
+    async with (
+        open_loopback_wire() as here,
+        tcp_server(here, name=name, serve=serve) as server,
+        relaying(server.backend, **options) as (running, service, wire),
+    ):
+        yield running, service, wire, server
+
+
+@pytest.fixture(name="relaying_to")
+def relaying_to_fixture():
+    return relaying_to

@@ -23,21 +23,6 @@ RESET = (trio.BrokenResourceError, ConnectionResetError)
 """How a client learns of a reset: after its connect, or already in it."""
 
 
-@pytest.fixture
-def relaying_to(relaying):
-    @asynccontextmanager
-    async def relaying_to(*, name: bytes = b"a", serve=None, **options):
-        """Run the tier with one server behind it."""
-        async with (
-            open_loopback_wire() as here,
-            tcp_server(here, name=name, serve=serve) as server,
-            relaying(server.backend, **options) as run,
-        ):
-            yield run
-
-    return relaying_to
-
-
 @asynccontextmanager
 async def three_servers():
     async with (
@@ -163,7 +148,7 @@ async def test_a_client_that_never_reads_is_reset_after_the_write_timeout(relayi
             lost.set()
 
     settings = one_worker(write_timeout=0.5)
-    async with relaying_to(serve=flood, settings=settings) as (running, service, wire):
+    async with relaying_to(serve=flood, settings=settings) as (running, service, wire, _):
         async with await wire.connect(service.listen[0]):
             with trio.fail_after(20):
                 await lost.wait()
@@ -172,7 +157,7 @@ async def test_a_client_that_never_reads_is_reset_after_the_write_timeout(relayi
 
 async def test_a_silent_connection_ends_after_the_idle_timeout(relaying_to):
     settings = one_worker(idle_timeout=0.5)
-    async with relaying_to(settings=settings) as (running, service, wire):
+    async with relaying_to(settings=settings) as (running, service, wire, _):
         async with await wire.connect(service.listen[0]) as client:
             with trio.fail_after(20):
                 assert await receive_all(client) == b"a"
@@ -180,7 +165,7 @@ async def test_a_silent_connection_ends_after_the_idle_timeout(relaying_to):
 
 
 async def test_one_too_many_is_reset_and_counted_and_the_next_is_let_in_when_one_leaves(relaying_to):
-    async with relaying_to(max_connections=2) as (running, service, wire):
+    async with relaying_to(max_connections=2) as (running, service, wire, _):
         clients = [await wire.connect(service.listen[0]) for _ in range(2)]
         for client in clients:
             assert await receive_exactly(client, 1) == b"a"
@@ -200,7 +185,7 @@ async def test_one_too_many_is_reset_and_counted_and_the_next_is_let_in_when_one
 
 async def test_the_global_limit_holds_over_all_services_and_workers(relaying_to):
     settings = Settings(worker_threads=2, global_max_connections=3)
-    async with relaying_to(settings=settings) as (running, service, wire):
+    async with relaying_to(settings=settings) as (running, service, wire, _):
         fates, clients = await fates_of(wire, service, 12)
         assert fates == {b"a": 3, "reset": 9}
         await dropped(running, service, "global_max_connections", 9)
@@ -210,14 +195,14 @@ async def test_the_global_limit_holds_over_all_services_and_workers(relaying_to)
 
 async def test_faster_than_the_rate_is_reset_and_counted(relaying_to):
     # A burst of one, and then one in a thousand seconds.
-    async with relaying_to(connection_rate=0.001) as (running, service, wire):
+    async with relaying_to(connection_rate=0.001) as (running, service, wire, _):
         assert await named(wire, service) == b"a"
         assert await fate_of(wire, service) == "reset"
         await dropped(running, service, "connection_rate")
 
 
 async def test_without_descriptors_clients_are_reset_and_counted_and_the_worker_goes_on(relaying_to):
-    async with relaying_to() as (running, service, wire):
+    async with relaying_to() as (running, service, wire, _):
         assert await named(wire, service) == b"a"
         (pid,) = running.attachment.pool.pids
         before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
@@ -249,7 +234,7 @@ async def test_above_the_memory_limit_new_clients_are_reset_and_the_old_ones_go_
     monkeypatch.setattr("marchproxy_core.workers.pool.daemon_memory_bytes", lambda: used)
     settings = one_worker(max_memory_mb=100)
     async with (
-        relaying_to(settings=settings) as (running, service, wire),
+        relaying_to(settings=settings) as (running, service, wire, _),
         await wire.connect(service.listen[0]) as old,
     ):
         assert await receive_exactly(old, 1) == b"a"
@@ -264,7 +249,7 @@ async def test_above_the_memory_limit_new_clients_are_reset_and_the_old_ones_go_
 
 
 async def test_a_killed_worker_takes_its_own_clients_along_and_nobody_elses(relaying_to):
-    async with relaying_to(settings=Settings(worker_threads=2)) as (running, service, wire):
+    async with relaying_to(settings=Settings(worker_threads=2)) as (running, service, wire, _):
         clients = [await wire.connect(service.listen[0]) for _ in range(16)]
         for client in clients:
             assert await receive_exactly(client, 1) == b"a"
@@ -286,7 +271,7 @@ async def test_a_killed_worker_takes_its_own_clients_along_and_nobody_elses(rela
 
 async def test_a_worker_that_served_its_number_of_requests_is_replaced_and_loses_nobody(relaying_to):
     settings = one_worker(max_requests_per_worker=5)
-    async with relaying_to(settings=settings) as (running, service, wire):
+    async with relaying_to(settings=settings) as (running, service, wire, _):
         (first,) = running.attachment.pool.pids
         async with await wire.connect(service.listen[0]) as old:
             assert await receive_exactly(old, 1) == b"a"
@@ -338,7 +323,7 @@ async def test_an_answer_before_a_reset_reaches_a_client_that_reads_late(size, r
         await stream.send_all(answer)  # and close: the rest of the request lies unread
 
     async with (
-        relaying_to(serve=answer_early) as (running, service, wire),
+        relaying_to(serve=answer_early) as (running, service, wire, _),
         await wire.connect(service.listen[0]) as client,
     ):
         await client.send_all(bytes(200_000))
