@@ -161,12 +161,10 @@ def _tell(console: Console, reading: Reading) -> None:
         if metric.key in values
     )
     share = reading.measured.cpu
-    cpu = (
-        ""
-        if share is None
-        else f"; worker had work {share.demand:.0%}, ran {share.worker_run:.0%}; generators {share.generator_cpus:.0%}; "
-        f"strangers {share.strangers:.0%}"
-    )
+    cpu = ""
+    if share is not None:
+        cpu = f"; worker had work {share.demand:.0%}, ran {share.worker_run:.0%}"
+        cpu += f"; generators {share.generator_cpus:.0%}; strangers {share.strangers:.0%}"
     console.print(f"{where}{shown}{cpu}", highlight=False, soft_wrap=True)
 
 

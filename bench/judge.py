@@ -6,8 +6,9 @@ The rule. A figure says something about a proxy only if the proxy was what limit
    time (median of the rounds). A worker that idles waits for its peers, so the generator was the bottleneck.
 2. *The generator can do more*: a rate is at most 90 % of what the same generator reaches without a proxy in between.
 
-A figure that fails either is not printed. Rules in the kernel have no thread of their own: their row is the limit of
-this machine and these generators, and it is not judged; nor is memory, which has no bottleneck.
+A figure that fails either is not printed. Of a rate, a bound is left: the proxy could do at least that much, so its
+ratio to a reference that was judged sound is at least what was seen. Rules in the kernel have no thread of their own:
+their row is the limit of this machine and these generators, and it is not judged; nor is memory, which has no bottleneck.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Figure:
         values: One per round that did not fail.
         cpu: Medians of the CPU shares; None for workloads without.
         ratio: To the reference's median; None where either is refused or missing.
+        at_least: Of a refused rate, the ratio that it has at least; None as above.
         refused: Why the figure says nothing about the proxy; None: it is printed.
         failures: What went wrong in the rounds that failed.
         disturbed: Rounds in which strangers used over a tenth of a CPU.
@@ -47,6 +49,7 @@ class Figure:
     values: tuple[float, ...]
     cpu: CpuShare | None = None
     ratio: float | None = None
+    at_least: float | None = None
     refused: str | None = None
     failures: tuple[str, ...] = ()
     disturbed: int = 0
@@ -73,7 +76,7 @@ def figures(readings: Sequence[Reading]) -> tuple[Figure, ...]:
         direct = next((figure.median for figure in plain if figure.peer == "direct" and figure.values), None)
         judged = [attrs.evolve(figure, refused=refusal(figure, direct)) for figure in plain]
         base = next((figure for figure in judged if figure.peer == REFERENCE), None)
-        found.extend(attrs.evolve(figure, ratio=_ratio(figure, base)) for figure in judged)
+        found.extend(_compared(figure, base) for figure in judged)
     return tuple(found)
 
 
@@ -113,17 +116,14 @@ def _figure(metric: Metric, peer: str, readings: Iterable[Reading]) -> Figure | 
     )
 
 
-def _ratio(figure: Figure, base: Figure | None) -> float | None:
-    if (
-        base is None
-        or not base.values
-        or base.refused
-        or not figure.values
-        or figure.refused
-        or not base.median
-    ):
-        return None
-    return figure.median / base.median
+def _compared(figure: Figure, base: Figure | None) -> Figure:
+    """Return a figure with its ratio to the reference, or with the least that this is."""
+    if base is None or not base.values or base.refused or not base.median or not figure.values:
+        return figure
+    ratio = figure.median / base.median
+    if figure.refused is None:
+        return attrs.evolve(figure, ratio=ratio)
+    return attrs.evolve(figure, at_least=ratio) if figure.metric.more_is_better else figure
 
 
 def _medians(shares: Sequence[CpuShare]) -> CpuShare:

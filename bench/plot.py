@@ -52,7 +52,8 @@ def _panel(metric: Metric, figures: Sequence[Figure], titles: Mapping[str, str],
         y = top + _TITLE + row * _ROW
         parts.append(_text(_MARGIN, y + 13, titles[figure.peer]))
         if not _is_shown(figure):
-            parts.append(_text(_LABEL + 4, y + 13, figure.refused or "failed", ink=_FAINT))
+            bound = "" if figure.at_least is None else f"; at least {figure.at_least:.2f} x HAProxy"
+            parts.append(_text(_LABEL + 4, y + 13, (figure.refused or "failed") + bound, ink=_FAINT))
             continue
         scale = _BARS / highest if highest > 0 else 0.0
         parts.append(_bar(y, figure, scale))

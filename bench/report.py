@@ -43,15 +43,13 @@ def cells(figure: Figure, title: str) -> tuple[str, ...]:
         else (_percent(share.worker_run), _percent(share.worker_wait), _percent(share.generator_cpus))
     )
     if figure.refused is not None:
-        return (title, "generator-bound", "", figure.refused.partition(": ")[2], *shares, "")
+        why = figure.refused.partition(": ")[2]
+        return (title, "generator-bound", _ratio(figure), why, *shares, "")
     show = figure.metric.show
-    ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}"
-    if figure.peer == "marchproxy" and figure.ratio is not None and figure.metric.target is not None:
-        ratio += " reached" if figure.metric.reaches(figure.ratio) else " missed"
     spread = f"{show(min(figure.values))} - {show(max(figure.values))}"
     per_cpu = "" if figure.per_cpu is None else show(figure.per_cpu)
     failed = f" ({len(figure.failures)} failed)" if figure.failures else ""
-    return (title, show(figure.median) + failed, ratio, spread, *shares, per_cpu)
+    return (title, show(figure.median) + failed, _ratio(figure), spread, *shares, per_cpu)
 
 
 def tables(figures: Sequence[Figure], titles: Mapping[str, str]) -> list[tuple[str, list[tuple[str, ...]]]]:
@@ -83,8 +81,8 @@ def notes(figures: Sequence[Figure], readings: Sequence[Reading], brake: float) 
     told = []
     if brake:
         told.append(
-            f"The proxy's CPU was braked by {brake:.0%} for each proxy alike, since this host has only two CPUs: "
-            "compare proxies by ratio, not with the two limits."
+            f"But for bulk and memory, the proxy's CPU was braked by {brake:.0%} for each proxy alike, since this host "
+            "has only two CPUs: compare proxies by ratio, not with the two limits."
         )
     idle = {one.measured.notes.get("connections") for one in readings if one.measured is not None}
     told.extend(f"Idle connections: {count:,.0f}{_why_fewer(count)}." for count in idle if count is not None)
@@ -104,6 +102,19 @@ def notes(figures: Sequence[Figure], readings: Sequence[Reading], brake: float) 
     }
     told.extend(f"Failed: {failure}" for failure in sorted(failures))
     return told
+
+
+def _ratio(figure: Figure) -> str:
+    """Write the ratio to HAProxy; for the sockets tier, also what that means for its target."""
+    ratio = figure.ratio if figure.ratio is not None else figure.at_least
+    if ratio is None:
+        return ""
+    shown = f"{ratio:.2f}" if figure.ratio is not None else f">= {ratio:.2f}"
+    if figure.peer != "marchproxy" or figure.metric.target is None:
+        return shown
+    if figure.metric.reaches(ratio):
+        return f"{shown} reached"
+    return f"{shown} missed" if figure.ratio is not None else f"{shown} undecided"
 
 
 def _why_fewer(count: float) -> str:

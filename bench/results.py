@@ -149,6 +149,7 @@ def _figure_as_json(figure: judge.Figure) -> dict[str, object]:
         "peer": figure.peer,
         "median": figure.median if figure.values else None,
         "ratio_to_haproxy": figure.ratio,
+        "ratio_to_haproxy_at_least": figure.at_least,
         "refused": figure.refused,
         "values": list(figure.values),
         "cpu": attrs.asdict(figure.cpu) if figure.cpu else None,

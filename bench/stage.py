@@ -6,8 +6,8 @@ CPUs, and the figure would tell how the scheduler divides them.
 
 Client and server together need about as much CPU for a small message as a proxy does. Where they have one CPU, they and
 a proxy are saturated at the same time, and the figure would tell about both. There the proxy's CPU is braked, for each
-proxy alike: a real-time process takes a part of it in slices of 100 µs. The generators then have room, ratios between
-proxies stay, and the absolute figures are those of a slower CPU.
+proxy alike: a real-time process takes a part of it in slices of 100 µs. The generators then have room, and the absolute
+figures are those of a slower CPU.
 """
 
 from __future__ import annotations
@@ -137,7 +137,13 @@ class Stage:
 
 @asynccontextmanager
 async def set_up(
-    peer: Peer, *, protocol: Protocol, port: int, server: Callable[[Path], list[str]], cpus: Cpus
+    peer: Peer,
+    *,
+    protocol: Protocol,
+    port: int,
+    server: Callable[[Path], list[str]],
+    cpus: Cpus,
+    braked: bool,
 ) -> AsyncIterator[Stage]:
     """Make a laboratory with a server and a peer that forwards one service to it; all of it is gone on return.
 
@@ -147,6 +153,7 @@ async def set_up(
         port: The service's port, at the proxy and at the server.
         server: Writes what the server needs into a directory of its own, and returns its command line.
         cpus: Which CPUs are whose.
+        braked: Whether the brake is on, where the CPUs need one.
 
     Raises:
         TurnFailed: The server or the peer did not start to listen.
@@ -163,6 +170,9 @@ async def set_up(
                 front, backend = str(lab.front_ip.ip4), str(lab.server_ip.ip4)
                 service = Service(protocol=protocol, front=front, backend=backend, port=port)
                 argv = peer.write(Path(name), service)
+                pid = await _put_up(peer, argv, lab.proxy, cpus, service, log)
+                if braked and pid is not None:
+                    await _slow_down(lab.proxy, cpus)
                 yield Stage(
                     lab=lab,
                     cpus=cpus,
@@ -170,7 +180,7 @@ async def set_up(
                     generator_cpus=generator_cpus,
                     target=backend if peer.kind == "nothing" else front,
                     port=port,
-                    proxy_pid=await _put_up(peer, argv, lab.proxy, cpus, service, log),
+                    proxy_pid=pid,
                 )
         except* MarchProxyError as failed:
             said = _tail(log)
@@ -191,7 +201,6 @@ async def _put_up(
             raise TurnFailed(f"{argv[0]} ended with {done.returncode}: {_excerpt(done.stderr)}")
         return None
     process = await _start(namespace, pinned(argv, cpus.proxy), log, service.protocol, service.port)
-    await _slow_down(namespace, cpus)
     return process.pid
 
 

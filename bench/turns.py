@@ -87,7 +87,12 @@ async def _turn(peer: Peer, workload: Workload, round_: int, seconds: float, cpu
     try:
         with trio.move_on_after(_TURN_S + seconds):
             async with set_up(
-                peer, protocol=workload.protocol, port=workload.port, server=workload.server, cpus=cpus
+                peer,
+                protocol=workload.protocol,
+                port=workload.port,
+                server=workload.server,
+                cpus=cpus,
+                braked=workload.braked,
             ) as stage:
                 measured = await workload.measure(stage, seconds)
             failure = None

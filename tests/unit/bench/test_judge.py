@@ -45,6 +45,15 @@ def test_a_worker_that_idles_makes_the_figure_the_generators():
 
     assert ours.refused == "generator-bound: the worker had work only 70% of the time"
     assert ours.ratio is None
+    assert ours.at_least == 0.9
+
+
+def test_latency_that_was_refused_bounds_nothing():
+    readings = rounds("haproxy", [100.0], key="p99_us") + rounds(
+        "marchproxy", [90.0], key="p99_us", cpu=IDLING
+    )
+
+    assert figure(readings, "marchproxy", "p99_us").at_least is None
 
 
 def test_waiting_for_the_cpu_counts_as_work():
@@ -63,7 +72,7 @@ def test_the_median_of_the_shares_decides_not_one_idle_round():
 def test_nobody_has_a_ratio_to_a_refused_reference():
     readings = rounds("haproxy", [100.0], cpu=IDLING) + rounds("marchproxy", [120.0])
 
-    assert figure(readings, "marchproxy").ratio is None
+    assert (figure(readings, "marchproxy").ratio, figure(readings, "marchproxy").at_least) == (None, None)
 
 
 def test_a_rate_close_to_that_without_a_proxy_is_the_generators_even_if_the_worker_is_busy():

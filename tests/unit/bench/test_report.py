@@ -46,7 +46,15 @@ def test_a_generator_bound_figure_is_nowhere_in_the_output():
     shown = report.markdown(figures, TITLES) + plot.svg(figures, TITLES, "a run")
 
     assert "55,555" not in shown
-    assert "| nginx | generator-bound |  | the worker had work only 70% of the time |" in shown
+    assert "| nginx | generator-bound | >= 0.93 | the worker had work only 70% of the time |" in shown
+
+
+def test_a_bound_below_the_target_decides_nothing_and_one_above_it_does():
+    def ratio(rate):
+        return markdown([reading("marchproxy", rate, cpu=IDLING), reading("haproxy", 60_000.0)])
+
+    assert ">= 0.90 undecided" in ratio(54_000.0)
+    assert ">= 1.10 reached" in ratio(66_000.0)
 
 
 def test_columns_without_content_are_left_out():
@@ -98,7 +106,7 @@ def test_the_plot_is_well_formed_whatever_peers_are_called():
     assert "a run & more" in texts
     assert "MarchProxy <sockets>" in texts
     assert "72,000  (1.20 x HAProxy)" in texts
-    assert "generator-bound: the worker had work only 70% of the time" in texts
+    assert "generator-bound: the worker had work only 70% of the time; at least 0.93 x HAProxy" in texts
 
 
 def test_bars_are_as_long_as_their_figures():

@@ -68,6 +68,7 @@ async def test_a_turn_through_haproxy_gives_figures_and_leaves_nothing_behind():
         rounds=1,
         seconds=1,
         cpus=Cpus.of_this_process(),
+        calm=False,
         tell=told.append,
     )
 
@@ -98,6 +99,7 @@ async def test_a_peer_that_does_not_start_is_a_failure_with_its_own_words():
         rounds=1,
         seconds=1,
         cpus=Cpus.of_this_process(),
+        calm=False,
         tell=lambda _: None,
     )
 
