@@ -20,7 +20,7 @@ from marchproxy_core.services import ProxyHeader
 from marchproxy_core.workers.ledger import BYTES_IN, BYTES_OUT
 from marchproxy_sockets.loop import TICK_S
 from marchproxy_sockets.proxy_header import BadHeader, decode_v2, encode_v1, encode_v2
-from marchproxy_sockets.tcp.end import CHUNK_BYTES, NOBODY, WATCH, End
+from marchproxy_sockets.tcp.end import CHUNK_BYTES, GONE, NOBODY, WATCH, End
 
 if TYPE_CHECKING:
     from marchproxy_core.services import Endpoint
@@ -108,7 +108,8 @@ class Connection:
 
     def on_header(self, events: int) -> None:
         """Read the client's PROXY header."""
-        del events
+        if events & GONE:
+            self.client.gone = True  # nobody would tell again
         try:
             data = os.read(self.client.fd, CHUNK_BYTES)
         except BlockingIOError:

@@ -28,8 +28,8 @@ _MOST_READS = 4
 _IN: Final = select.EPOLLIN
 _OUT: Final = select.EPOLLOUT
 _ERR: Final = select.EPOLLERR | select.EPOLLHUP
-_GONE: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
-_ARRIVED: Final = _IN | _GONE
+GONE: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+_ARRIVED: Final = _IN | GONE
 WATCH: Final = _IN | _OUT | select.EPOLLRDHUP | select.EPOLLET
 
 # SPLICE_F_MORE is left out: the last bytes of an answer must not wait for more.
@@ -97,7 +97,7 @@ class End:
     def on_event(self, events: int) -> None:
         """Handle what epoll says of this socket."""
         if events & _ARRIVED:
-            if events & _GONE:
+            if events & GONE:
                 if events & _ERR and self._is_broken():
                     return
                 self.gone = True
