@@ -15,7 +15,7 @@ setup: .venv/.made ## .venv with the core, its tools and every plugin in the tre
 test: setup ## lint, types, every test, every wheel
 	scripts/test
 
-bench: setup ## side by side with HAProxy, nginx, Envoy, the kernel (ROUNDS=5 SECONDS=4 ONLY=bulk,udp PEERS=haproxy,marchproxy)
+bench: setup ## side by side with HAProxy, nginx, Envoy, the kernel (ROUNDS=5 SECONDS=3 ONLY=bulk,udp PEERS=haproxy,marchproxy)
 	scripts/bench $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ONLY),--only $(ONLY)) $(if $(PEERS),--peers $(PEERS))
 
 clean: ## remove what the other targets made

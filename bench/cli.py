@@ -19,7 +19,8 @@ from bench import results as results_of_a_run
 from bench.metrics import WORKLOADS as WORKLOAD_NAMES
 from bench.metrics import metrics_of
 from bench.peers import PEERS
-from bench.stage import Cpus, TurnFailed
+from bench.placing import place
+from bench.stage import TurnFailed
 from bench.workloads import WORKLOADS
 from marchproxy_core.errors import MarchProxyError
 
@@ -62,7 +63,7 @@ class _Names(click.ParamType[tuple[str, ...]]):
 @click.option("--only", type=_Names(WORKLOAD_NAMES), default=",".join(WORKLOAD_NAMES), help="Workloads.")
 @click.option("--peers", type=_Names(_PEER_NAMES), default=",".join(_PEER_NAMES), help="Peers.")
 @click.option("--rounds", type=click.IntRange(1), default=5, help="Turns of each peer in each workload.")
-@click.option("--seconds", type=click.IntRange(1), default=4, help="How long each generator runs in a turn.")
+@click.option("--seconds", type=click.IntRange(1), default=3, help="How long each generator runs in a turn.")
 @click.option(
     "--calm/--no-calm",
     default=True,
@@ -100,7 +101,6 @@ def _measure(
     here, gaps = turns.present([peer for peer in PEERS if peer.name in peers], workloads)
     for gap in gaps:
         console.print(f"left out: {gap}", style="yellow", highlight=False, soft_wrap=True)
-    cpus = Cpus.of_this_process()
 
     async def work() -> list[Reading]:
         return await turns.take(
@@ -108,7 +108,6 @@ def _measure(
             workloads,
             rounds=rounds,
             seconds=seconds,
-            cpus=cpus,
             calm=calm,
             tell=lambda reading: _tell(console, reading),
         )
@@ -117,7 +116,6 @@ def _measure(
     return results_of_a_run.Run(
         rounds=rounds,
         seconds=seconds,
-        cpus=cpus,
         peers=here,
         workloads=workloads,
         gaps=gaps,
@@ -132,7 +130,7 @@ def _show(run: results_of_a_run.Run) -> None:
         output = Console(width=150)
     for table in report.rich_tables(figures, run.titles):
         output.print(table)
-    for note in report.notes(figures, run.readings, run.cpus.brake):
+    for note in report.notes(figures, run.readings, run.brake):
         output.print(note, highlight=False)
 
 
@@ -140,8 +138,10 @@ def refuse_what_is_missing() -> None:
     """Stop when the bench cannot run here at all.
 
     Raises:
+        TooFewCpus: There is only one.
         TurnFailed: No root, or a tool is missing; with the command that installs it.
     """
+    place(os.sched_getaffinity(0), "share")
     if os.geteuid() != 0:
         raise TurnFailed("the bench makes network namespaces: need root - fix: run as root")
     missing = sorted({package for tool, package in _TOOLS.items() if shutil.which(tool) is None})

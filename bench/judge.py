@@ -8,7 +8,7 @@ The rule. A figure says something about a proxy only if the proxy was what limit
 
 A figure that fails either is not printed. Of a rate, a bound is left: the proxy could do at least that much, so its
 ratio to a reference that was judged sound is at least what was seen. Rules in the kernel have no thread of their own:
-their row is the limit of this machine and these generators, and it is not judged; nor is memory, which has no bottleneck.
+their row is the limit of this machine and these generators, and is not judged; nor is memory: it has no bottleneck.
 """
 
 from __future__ import annotations

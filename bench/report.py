@@ -81,8 +81,8 @@ def notes(figures: Sequence[Figure], readings: Sequence[Reading], brake: float) 
     told = []
     if brake:
         told.append(
-            f"But for bulk and memory, the proxy's CPU was braked by {brake:.0%} for each proxy alike, since this host "
-            "has only two CPUs: compare proxies by ratio, not with the two limits."
+            f"For small messages the proxy's CPU was braked by {brake:.0%}, for each proxy alike, since this host has "
+            "only two CPUs: compare these by ratio, not with the two limits."
         )
     idle = {one.measured.notes.get("connections") for one in readings if one.measured is not None}
     told.extend(f"Idle connections: {count:,.0f}{_why_fewer(count)}." for count in idle if count is not None)

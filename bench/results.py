@@ -16,8 +16,8 @@ import attrs
 
 from bench import judge, plot, report
 from bench.peers import Peer, Service
+from bench.placing import Cpus, place
 from bench.readings import Gap, Reading
-from bench.stage import Cpus
 from bench.workloads import GENERATORS, Workload
 
 _FORMAT = 1
@@ -29,12 +29,22 @@ class Run:
 
     rounds: int
     seconds: float
-    cpus: Cpus
     peers: Sequence[Peer]
     workloads: Sequence[Workload]
     gaps: Sequence[Gap]
     readings: Sequence[Reading]
     taken: datetime = attrs.field(factory=lambda: datetime.now(UTC))
+
+    @property
+    def brake(self) -> float:
+        """The share that the brake takes from the proxy's CPU in those workloads that have one."""
+        return max((cpus.brake for cpus in self.placement.values()), default=0.0)
+
+    @property
+    def placement(self) -> dict[str, Cpus]:
+        """Which CPUs are whose, by workload."""
+        usable = os.sched_getaffinity(0)
+        return {workload.name: place(usable, workload.when_tight) for workload in self.workloads}
 
     @property
     def titles(self) -> dict[str, str]:
@@ -45,7 +55,7 @@ class Run:
 def write(run: Run, directory: Path) -> list[Path]:
     """Write ``latest.json``, ``latest.md`` and ``latest.svg`` into a directory; return their paths."""
     figures = judge.figures(run.readings)
-    host = describe_host(run.cpus)
+    host = describe_host()
     caption = f"{run.taken:%Y-%m-%d}, {run.rounds} rounds of {run.seconds:g} s, {host['cpu']}, Linux {host['kernel']}"
     versions = {peer.name: peer.version() for peer in run.peers}
     contents = {
@@ -72,6 +82,10 @@ def as_json(
         "rounds": run.rounds,
         "seconds": run.seconds,
         "host": dict(host),
+        "cpus": {
+            name: {"proxy": sorted(cpus.proxy), "generators": sorted(cpus.generators), "brake": cpus.brake}
+            for name, cpus in run.placement.items()
+        },
         "generators": {name: tool() for name, tool in GENERATORS.items()},
         "peers": {
             peer.name: {
@@ -97,11 +111,11 @@ def as_markdown(run: Run, figures: Sequence[judge.Figure], caption: str, version
     ]
     lines += [f"- {run.titles[name]}: {version}" for name, version in versions.items()]
     lines += [f"- left out: {gap}" for gap in run.gaps]
-    lines += [f"- {note}" for note in report.notes(figures, run.readings, run.cpus.brake)]
+    lines += [f"- {note}" for note in report.notes(figures, run.readings, run.brake)]
     return "\n".join([*lines, "", report.markdown(figures, run.titles), ""])
 
 
-def describe_host(cpus: Cpus) -> dict[str, object]:
+def describe_host() -> dict[str, object]:
     """Return what the figures depend on but for the peers."""
     model = next(
         (
@@ -117,9 +131,6 @@ def describe_host(cpus: Cpus) -> dict[str, object]:
     return {
         "kernel": platform.release(),
         "cpu": f"{os.cpu_count()} x {model}",
-        "proxy_cpus": sorted(cpus.proxy),
-        "generator_cpus": sorted(cpus.generators),
-        "brake": cpus.brake,
         "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
         "python": platform.python_version(),
         "commit": commit.stdout.strip(),

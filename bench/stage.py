@@ -1,13 +1,7 @@
 """The stage of one turn: a laboratory of its own, with the server, one peer and the place for the generator.
 
 A fresh one each time, so that no TIME_WAIT socket, conntrack entry, cache or leftover process of one turn meets the
-next. The peer has one CPU alone; client and server share the others. All of them would otherwise compete for the same
-CPUs, and the figure would tell how the scheduler divides them.
-
-Client and server together need about as much CPU for a small message as a proxy does. Where they have one CPU, they and
-a proxy are saturated at the same time, and the figure would tell about both. There the proxy's CPU is braked, for each
-proxy alike: a real-time process takes a part of it in slices of 100 µs. The generators then have room, and the absolute
-figures are those of a slower CPU.
+next.
 """
 
 from __future__ import annotations
@@ -26,6 +20,7 @@ import trio
 
 from bench import cpu
 from bench.peers import Peer, Protocol, Service
+from bench.placing import Cpus
 from marchproxy_core.errors import MarchProxyError
 from marchproxy_core.testing import Lab, Namespace, open_lab, until
 
@@ -35,43 +30,12 @@ if TYPE_CHECKING:
 _FIRST_LOOK = 0.15
 _LAST_LOOK = 0.9
 _PATIENCE_S = 30.0
-_BRAKE = 0.4
 _BRAKE_PROGRAM = Path(__file__).parent / "programs" / "brake.py"
 _LISTEN = "0A"  # include/net/tcp_states.h, TCP_LISTEN
 
 
 class TurnFailed(MarchProxyError):
     """A program of a turn did not start, failed or hung; says which, and what it printed."""
-
-
-@attrs.frozen
-class Cpus:
-    """Which CPUs are whose.
-
-    Args:
-        proxy: The proxy's alone; one, for it has one worker.
-        generators: Those of client and server.
-        brake: Which share of the proxy's CPU is taken away from it.
-    """
-
-    proxy: frozenset[int]
-    generators: frozenset[int]
-    brake: float
-
-    @classmethod
-    def of_this_process(cls) -> Cpus:
-        """The last usable CPU for the proxy, all others for client and server; braked if that is only one.
-
-        Raises:
-            TurnFailed: There is only one.
-        """
-        usable = sorted(os.sched_getaffinity(0))
-        if len(usable) < 2:
-            raise TurnFailed(
-                "need two CPUs, have one - fix: run where there are two, one is the proxy's alone"
-            )
-        brake = _BRAKE if len(usable) == 2 else 0.0
-        return cls(proxy=frozenset(usable[-1:]), generators=frozenset(usable[:-1]), brake=brake)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -143,7 +107,6 @@ async def set_up(
     port: int,
     server: Callable[[Path], list[str]],
     cpus: Cpus,
-    braked: bool,
 ) -> AsyncIterator[Stage]:
     """Make a laboratory with a server and a peer that forwards one service to it; all of it is gone on return.
 
@@ -153,7 +116,6 @@ async def set_up(
         port: The service's port, at the proxy and at the server.
         server: Writes what the server needs into a directory of its own, and returns its command line.
         cpus: Which CPUs are whose.
-        braked: Whether the brake is on, where the CPUs need one.
 
     Raises:
         TurnFailed: The server or the peer did not start to listen.
@@ -171,7 +133,7 @@ async def set_up(
                 service = Service(protocol=protocol, front=front, backend=backend, port=port)
                 argv = peer.write(Path(name), service)
                 pid = await _put_up(peer, argv, lab.proxy, cpus, service, log)
-                if braked and pid is not None:
+                if cpus.brake and pid is not None:
                     await _slow_down(lab.proxy, cpus)
                 yield Stage(
                     lab=lab,
@@ -219,8 +181,6 @@ def pinned(argv: Sequence[str], cpus: frozenset[int]) -> list[str]:
 
 async def _slow_down(namespace: Namespace, cpus: Cpus) -> None:
     """Start the brake; the laboratory ends it."""
-    if not cpus.brake:
-        return
     process = await namespace.start(
         pinned([sys.executable, str(_BRAKE_PROGRAM), str(cpus.brake)], cpus.proxy)
     )

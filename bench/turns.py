@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import trio
 
 from bench import cpu
+from bench.placing import place
 from bench.readings import Gap, Measured, Reading
-from bench.stage import Cpus, flat, set_up
+from bench.stage import flat, set_up
 from marchproxy_core.errors import MarchProxyError
 
 if TYPE_CHECKING:
@@ -41,7 +43,6 @@ async def take(
     *,
     rounds: int,
     seconds: float,
-    cpus: Cpus,
     calm: bool,
     tell: Callable[[Reading], None],
 ) -> list[Reading]:
@@ -52,7 +53,6 @@ async def take(
         workloads: What to measure.
         rounds: How many turns each has.
         seconds: How long a turn's generator runs.
-        cpus: Which CPUs are whose.
         calm: Whether to wait for a quiet machine before a turn, and to repeat a disturbed one.
         tell: Called with each reading at once.
     """
@@ -62,18 +62,18 @@ async def take(
             for peer in peers:
                 if workload.protocol in peer.protocols:
                     turn = _calm_turn if calm else _turn
-                    reading = await turn(peer, workload, round_, seconds, cpus)
+                    reading = await turn(peer, workload, round_, seconds)
                     readings.append(reading)
                     tell(reading)
     return readings
 
 
-async def _calm_turn(peer: Peer, workload: Workload, round_: int, seconds: float, cpus: Cpus) -> Reading:
+async def _calm_turn(peer: Peer, workload: Workload, round_: int, seconds: float) -> Reading:
     """Measure one peer once; again, up to twice, when strangers used the CPUs meanwhile. Keeps the calmest."""
     found: list[tuple[float, Reading]] = []
     for _ in range(1 + _REPEATS):
-        await _until_quiet(cpus)
-        reading = await _turn(peer, workload, round_, seconds, cpus)
+        await _until_quiet()
+        reading = await _turn(peer, workload, round_, seconds)
         share = reading.measured.cpu if reading.measured is not None else None
         if share is None or not share.disturbed:
             return reading
@@ -81,7 +81,7 @@ async def _calm_turn(peer: Peer, workload: Workload, round_: int, seconds: float
     return min(found, key=lambda one: one[0])[1]
 
 
-async def _turn(peer: Peer, workload: Workload, round_: int, seconds: float, cpus: Cpus) -> Reading:
+async def _turn(peer: Peer, workload: Workload, round_: int, seconds: float) -> Reading:
     measured: Measured | None = None
     failure: str | None = f"the turn did not end within {_TURN_S + seconds:g} s"
     try:
@@ -91,8 +91,7 @@ async def _turn(peer: Peer, workload: Workload, round_: int, seconds: float, cpu
                 protocol=workload.protocol,
                 port=workload.port,
                 server=workload.server,
-                cpus=cpus,
-                braked=workload.braked,
+                cpus=place(os.sched_getaffinity(0), workload.when_tight),
             ) as stage:
                 measured = await workload.measure(stage, seconds)
             failure = None
@@ -101,12 +100,13 @@ async def _turn(peer: Peer, workload: Workload, round_: int, seconds: float, cpu
     return Reading(round=round_, workload=workload.name, peer=peer.name, measured=measured, failure=failure)
 
 
-async def _until_quiet(cpus: Cpus) -> None:
+async def _until_quiet() -> None:
     """Wait until strangers leave the CPUs alone, but not for long: other engineers' machines are never quiet."""
+    usable = frozenset(os.sched_getaffinity(0))
     with trio.move_on_after(_QUIET_WITHIN_S):
         quiet = False
         while not quiet:
             first = cpu.look(None)
             await trio.sleep(_QUIET_FOR_S)
-            share = cpu.between(first, cpu.look(None), proxy_cpus=cpus.proxy, generator_cpus=cpus.generators)
+            share = cpu.between(first, cpu.look(None), proxy_cpus=usable, generator_cpus=usable)
             quiet = not share.disturbed

@@ -11,6 +11,7 @@ import attrs
 from bench import memory, outputs
 from bench.metrics import WANTED_IDLE
 from bench.peers import Protocol, most_connections, prints_version
+from bench.placing import WhenTight
 from bench.readings import Measured
 from bench.stage import Stage
 
@@ -32,9 +33,7 @@ class Workload:
         port: Of that service.
         server: Writes what the server needs into a directory and returns its command line.
         measure: Runs the generator against a stage for some seconds.
-        braked: Whether the proxy's CPU is slowed where the generators have just one (see bench/stage.py). Not for bulk:
-            what a proxy splices is sent later, when acknowledgements come, on the CPU of whoever sends those; a brake
-            would not slow that part, and favour proxies that splice.
+        when_tight: What to do where there are only two CPUs (bench/placing.py).
     """
 
     name: str
@@ -42,7 +41,7 @@ class Workload:
     port: int
     server: Callable[[Path], list[str]]
     measure: Callable[[Stage, float], Awaitable[Measured]]
-    braked: bool = False
+    when_tight: WhenTight = "share"
 
 
 def idle_connections() -> int:
@@ -146,15 +145,15 @@ GENERATORS = {
 
 WORKLOADS = (
     Workload(name="bulk", port=5201, server=_iperf3_server, measure=_bulk),
-    Workload(name="requests", port=8000, server=_web_server, measure=_requests, braked=True),
-    Workload(name="connections", port=8000, server=_web_server, measure=_connections, braked=True),
+    Workload(name="requests", port=8000, server=_web_server, measure=_requests, when_tight="brake"),
+    Workload(name="connections", port=8000, server=_web_server, measure=_connections, when_tight="brake"),
     Workload(
         name="udp",
         protocol="udp",
         port=5300,
         server=_own_server("udp_traffic.py", 5300),
         measure=_udp,
-        braked=True,
+        when_tight="brake",
     ),
     Workload(name="memory", port=9000, server=_own_server("idle_traffic.py", 9000), measure=_memory),
 )

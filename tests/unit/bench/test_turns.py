@@ -19,7 +19,6 @@ from click.testing import CliRunner
 from bench import cli, turns
 from bench.peers import PEERS
 from bench.readings import Gap
-from bench.stage import Cpus
 from bench.workloads import WORKLOADS
 from marchproxy_core.testing import until
 from marchproxy_core.testing.lab.naming import own_names
@@ -67,7 +66,6 @@ async def test_a_turn_through_haproxy_gives_figures_and_leaves_nothing_behind():
         [WORKLOAD["requests"]],
         rounds=1,
         seconds=1,
-        cpus=Cpus.of_this_process(),
         calm=False,
         tell=told.append,
     )
@@ -98,7 +96,6 @@ async def test_a_peer_that_does_not_start_is_a_failure_with_its_own_words():
         [WORKLOAD["requests"]],
         rounds=1,
         seconds=1,
-        cpus=Cpus.of_this_process(),
         calm=False,
         tell=lambda _: None,
     )
