@@ -110,25 +110,23 @@ class Connection:
         """Read the client's PROXY header."""
         if events & GONE:
             self.client.gone = True  # nobody would tell again
-        try:
-            data = os.read(self.client.fd, CHUNK_BYTES)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self.broke(self.client, error)
-            return
-        self.early += data
-        try:
-            header = decode_v2(self.early)
-        except BadHeader as error:
-            self.finish(DropReason.PROXY_HEADER_INVALID, reset=True, error=str(error))
-            return
-        if header is None:
-            if not data:
-                self.finish(
-                    DropReason.PROXY_HEADER_INVALID, reset=True, error="ended within its PROXY header"
-                )
-            return
+        header = None
+        while header is None:
+            try:
+                data = os.read(self.client.fd, CHUNK_BYTES)
+                self.early += data
+                header = decode_v2(self.early)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self.broke(self.client, error)
+                return
+            except BadHeader as error:
+                self.finish(DropReason.PROXY_HEADER_INVALID, reset=True, error=str(error))
+                return
+            if header is None and not data:
+                self.finish(DropReason.PROXY_HEADER_INVALID, reset=True, error="ended within its header")
+                return
         if header.source is not None:
             self.peer, self.proxied = header.source, header.destination
         self.early = self.early[header.length :]
