@@ -15,7 +15,8 @@ from pathlib import Path
 import attrs
 
 from bench import judge, plot, report
-from bench.peers import Peer, Service
+from bench.configurations import Service
+from bench.peers import Peer
 from bench.placing import Cpus, place
 from bench.readings import Gap, Reading
 from bench.workloads import GENERATORS, Workload

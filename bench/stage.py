@@ -19,12 +19,13 @@ import attrs
 import trio
 
 from bench import cpu
-from bench.peers import Peer, Protocol, Service
+from bench.configurations import Protocol, Service
 from bench.placing import Cpus
 from marchproxy_core.errors import MarchProxyError
 from marchproxy_core.testing import Lab, Namespace, open_lab, until
 
 if TYPE_CHECKING:
+    from bench.peers import Peer
     from bench.readings import CpuShare
 
 _FIRST_LOOK = 0.15

@@ -9,8 +9,9 @@ from pathlib import Path
 import attrs
 
 from bench import memory, outputs
+from bench.configurations import Protocol, most_connections
 from bench.metrics import WANTED_IDLE
-from bench.peers import Protocol, most_connections, prints_version
+from bench.peers import prints_version
 from bench.placing import WhenTight
 from bench.readings import Measured
 from bench.stage import Stage
