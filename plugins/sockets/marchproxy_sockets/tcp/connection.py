@@ -78,6 +78,7 @@ class Connection:
         self.service = service
         self.counts = carried.counts
         self.client = End(self, sock, carried.first_cell + BYTES_IN)
+        self.client.writable = True  # nothing was sent yet
         self.backend: End | None = None
         self.backend_cell = 0
         self.backend_endpoint: Endpoint | None = None
