@@ -54,7 +54,7 @@ class Stage:
     proxy_pid: int | None
 
     async def load(self, argv: Sequence[str], *, seconds: float) -> tuple[str, CpuShare]:
-        """Run a generator to its end, and look at the CPUs in between.
+        """Run a generator to its end, with the brake on if there is one, and look at the CPUs in between.
 
         Args:
             argv: Its command line; it must take about ``seconds``.
@@ -66,6 +66,8 @@ class Stage:
         Raises:
             TurnFailed: It failed, or took half a minute longer than it should.
         """
+        if self.cpus.brake and self.proxy_pid is not None:
+            await _slow_down(self.lab.proxy, self.cpus)
         output = ""
 
         async def generate() -> None:
@@ -134,8 +136,6 @@ async def set_up(
                 service = Service(protocol=protocol, front=front, backend=backend, port=port)
                 argv = peer.write(Path(name), service)
                 pid = await _put_up(peer, argv, lab.proxy, cpus, service, log)
-                if cpus.brake and pid is not None:
-                    await _slow_down(lab.proxy, cpus)
                 yield Stage(
                     lab=lab,
                     cpus=cpus,
