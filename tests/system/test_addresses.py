@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
-import pytest
-
 BOTH = ("127.0.0.1", "::1")
 
 
-@pytest.mark.parametrize("front", BOTH)
-@pytest.mark.parametrize("back", BOTH)
-async def test_a_service_and_its_backend_may_have_different_families(site, front, back):
-    web = site.service("web", await site.server("a", back), ip=front)
-    daemon = await site.start(web)
-    client = await web.call()
-    assert await client.echoes(b"x" * 500_000)
-    assert await client.end() == "ended"
-    (row,) = (await daemon.backends()).values()
-    assert row["backend"].startswith("[::1]:" if back == "::1" else "127.0.0.1:")
+async def test_a_service_and_its_backend_may_have_different_families(site):
+    pairs = [(front, await site.server("a", back)) for front in BOTH for back in BOTH]
+    services = [
+        site.service(f"from{number}", server, ip=front) for number, (front, server) in enumerate(pairs)
+    ]
+    await site.start(*services)
+    for service in services:
+        client = await service.call()
+        assert await client.echoes(b"x" * 500_000)
+        assert await client.end() == "ended"
 
 
-@pytest.mark.parametrize(
-    ("listen", "met"),
-    [
-        ("0.0.0.0:{port}", ["a", "refused"]),
-        ("[::]:{port}", ["refused", "a"]),
-        ("127.0.0.1:{port}", ["a", "refused"]),
-        ("[::1]:{port}", ["refused", "a"]),
-        ("{port}", ["a", "a"]),
-    ],
-)
-async def test_a_service_is_open_on_the_families_it_names_alone(site, listen, met):
-    web = site.service("web", await site.server())
-    web.options["listen"] = listen.format(port=web.port)
-    await site.start(web)
-    assert [await web.visit(ip=ip) for ip in BOTH] == met
+async def test_a_service_is_open_on_the_families_it_names_alone(site):
+    a = await site.server()
+    expected = {
+        "0.0.0.0:{port}": ["a", "refused"],
+        "[::]:{port}": ["refused", "a"],
+        "127.0.0.1:{port}": ["a", "refused"],
+        "[::1]:{port}": ["refused", "a"],
+        "{port}": ["a", "a"],
+    }
+    services = [site.service(f"web{number}", a) for number in range(len(expected))]
+    for service, listen in zip(services, expected, strict=True):
+        service.options["listen"] = listen.format(port=service.port)
+    await site.start(*services)
+    met = [[await service.visit(ip=ip) for ip in BOTH] for service in services]
+    assert dict(zip(expected, met, strict=True)) == expected
 
 
 async def test_backends_of_both_families_take_turns(site):

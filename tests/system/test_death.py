@@ -135,9 +135,7 @@ async def test_a_worker_that_dies_again_and_again_is_replaced_after_growing_paus
     assert not daemon.events("tier.demoted")
 
 
-async def test_workers_of_a_killed_daemon_end_by_themselves_and_a_new_one_has_the_ports_at_once(
-    site, processes
-):
+async def test_workers_of_a_killed_daemon_end_by_themselves_and_a_new_one_has_the_ports_at_once(site):
     web = site.service("web", await site.server())
     port = site.service("admin").port
     first = await site.start(web, admin_listen=f"127.0.0.1:{port}")
@@ -148,7 +146,7 @@ async def test_workers_of_a_killed_daemon_end_by_themselves_and_a_new_one_has_th
     second = await site.start(web)
     assert await web.visit() == "a"
     assert await client.fate() in OVER
-    await until(lambda: not any(map(processes.is_alive, workers)), what="the old workers are gone")
+    await site.gone(*workers)
     assert await second.answers("/healthz")
     assert [await web.visit() for _ in range(20)] == ["a"] * 20
 

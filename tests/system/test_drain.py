@@ -14,10 +14,6 @@ async def by_signal(daemon):
     daemon.signal(signal.SIGTERM)
 
 
-async def by_interrupt(daemon):
-    daemon.signal(signal.SIGINT)
-
-
 async def by_command(daemon):
     result = await daemon.run("drain")
     assert result.status == 0, result.errors
@@ -28,7 +24,7 @@ async def by_request(daemon):
     assert (await daemon.ask("/admin/drain", "POST")).status_code == 202
 
 
-@pytest.mark.parametrize("begin", [by_signal, by_interrupt, by_command, by_request])
+@pytest.mark.parametrize("begin", [by_signal, by_command, by_request])
 async def test_a_drain_takes_nobody_new_lets_connections_end_and_exits_with_0(site, begin):
     web = site.service("web", await site.server())
     daemon = await site.start(web)
@@ -67,14 +63,13 @@ async def test_connections_that_outlast_the_drain_timeout_are_cut_and_the_exit_s
     assert [event["services"] for event in daemon.events("drain.cut_off")] == [["web"]]
 
 
-@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-async def test_a_second_signal_ends_the_daemon_at_once(site, second):
+async def test_a_second_signal_ends_the_daemon_at_once(site):
     web = site.service("web", await site.server())
     daemon = await site.start(web, drain_timeout=3600)
     client = await web.call()
-    daemon.signal(signal.SIGTERM)
+    daemon.signal(signal.SIGINT)
     await daemon.told("drain.started")
-    daemon.signal(second)
+    daemon.signal(signal.SIGTERM)
     assert await daemon.exit_status() == 0
     assert await client.fate() in ("reset", "ended")
 
@@ -106,4 +101,47 @@ async def test_a_drain_hears_of_no_reload(site):
     assert result.status == 5
     assert "draining" in result.errors
     assert await client.end() == "ended"
+    assert await daemon.exit_status() == 0
+
+
+async def test_signals_to_the_whole_process_group_drain_too(site):
+    """As by Ctrl-C, or by a service manager: workers leave them to the control process."""
+    web = site.service("web", await site.server())
+    daemon = await site.start(web)
+    client = await web.call()
+    for pid in (*daemon.workers, daemon.pid):
+        os.kill(pid, signal.SIGHUP)
+        os.kill(pid, signal.SIGTERM)
+    await daemon.told("drain.started")
+    assert await client.echoes()
+    assert await client.end() == "ended"
+    assert await daemon.exit_status() == 0
+
+
+async def test_a_drain_timeout_of_0_cuts_at_once(site):
+    web = site.service("web", await site.server())
+    daemon = await site.start(web, drain_timeout=0)
+    client = await web.call()
+    daemon.signal(signal.SIGTERM)
+    assert await daemon.exit_status() == 0
+    assert await client.fate() in ("reset", "ended")
+
+
+async def test_a_worker_that_dies_in_a_drain_does_not_hold_it_up(site):
+    web = site.service("web", await site.server())
+    daemon = await site.start(web, drain_timeout=3600, worker_threads=1)
+    client = await web.call()
+    daemon.signal(signal.SIGTERM)
+    await daemon.told("drain.started")
+    os.kill(daemon.workers[0], signal.SIGKILL)
+    assert await client.fate() in ("reset", "ended")
+    assert await daemon.exit_status() == 0
+
+
+async def test_a_signal_while_it_starts_ends_the_daemon_with_0(site):
+    web = site.service("web", await site.server())
+    site.write(web)
+    daemon = await site.launch()
+    await daemon.told("admin.started")
+    daemon.signal(signal.SIGTERM)
     assert await daemon.exit_status() == 0

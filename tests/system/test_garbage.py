@@ -47,6 +47,14 @@ async def read_on(stream):
         pass
 
 
+async def be_rude_by_datagrams(service, dice):
+    """Send some of any size, and be gone when they are answered."""
+    client = await service.talk()
+    for _ in range(dice.randrange(4)):
+        await client.sock.send(dice.randbytes(dice.choice([0, 1, 500, 9000, 65507])))
+    client.close()
+
+
 async def be_rude_to_admin(admin, dice):
     """Send the admin API what is no HTTP, or half of it."""
     host, _, port = admin.rpartition(":")
@@ -85,8 +93,10 @@ async def test_a_daemon_beset_by_rude_strangers_stays_whole(site, processes):
     web, refusing = site.service("web", await site.server("a")), site.service("refusing")
     refusing.options["backends"] = [site.nobody()]
     greedy = site.service("greedy", await site.server("b"), max_connections=4)
+    dns = site.service("dns", await site.datagram_server("d"), protocol="udp")
+    lost = site.service("lost", protocol="udp", backends=[site.nobody()])
     admin = f"127.0.0.1:{site.service('admin').port}"
-    daemon = await site.start(web, refusing, greedy, admin_listen=admin)
+    daemon = await site.start(web, refusing, greedy, dns, lost, admin_listen=admin, idle_timeout=4)
 
     def sockets():
         return {(pid, one) for pid in (daemon.pid, *daemon.workers) for one in processes.sockets(pid)}
@@ -100,6 +110,8 @@ async def test_a_daemon_beset_by_rude_strangers_stays_whole(site, processes):
     async with trio.open_nursery() as nursery:
         for service in (web, refusing, greedy):
             nursery.start_soon(many, 150, be_rude, service, dice)
+        for service in (dns, lost):
+            nursery.start_soon(many, 150, be_rude_by_datagrams, service, dice)
         nursery.start_soon(many, 150, be_rude_to_admin, daemon.admin, dice)
         for _ in range(50):
             assert await bystander.echoes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 
 import pytest
@@ -212,6 +213,101 @@ async def test_a_changed_idle_timeout_acts_on_new_connections(site):
         )
 
     await until(is_counted, what="they are counted")
+
+
+@pytest.mark.xfail(
+    strict=True, reason="a connection that waits for the old timeout's end is not looked at again before it"
+)
+async def test_a_changed_idle_timeout_acts_on_established_connections(site):
+    web = site.service("web", await site.server())
+    daemon = await site.start(web, idle_timeout=3600, connect_timeout=0.1)
+    client = await web.call()
+    await daemon.counts("marchproxy_connections_opened_total", 1, service="web")
+    assert await client.echoes()
+    # The next snapshot comes a second later: by then the connection has its new deadline, that of its idle timeout.
+    await daemon.counts("marchproxy_bytes_transferred_total", 4, service="web", direction="in")
+    site.write(web, idle_timeout=0.5)
+    await by_command(daemon)
+    with trio.fail_after(3):
+        assert await client.fate() == "ended"
+
+
+@pytest.mark.xfail(
+    strict=True, reason="the sockets tier closes a listener that is taken away without emptying its queue"
+)
+async def test_clients_in_the_accept_queue_of_an_address_that_goes_away_are_served(site):
+    web = site.service("web", await site.server())
+    daemon = await site.start(web)
+    for worker in daemon.workers:
+        os.kill(worker, signal.SIGSTOP)
+    waiting = [await web.knock() for _ in range(400)]
+    moved = site.service("web")
+    moved.options = web.options
+    site.write(moved)
+    await by_command(daemon)
+    for worker in daemon.workers:
+        os.kill(worker, signal.SIGCONT)
+    for client in waiting:
+        assert await client.hears() == b"a"
+
+
+async def test_clients_in_the_accept_queue_of_a_removed_service_are_served(site):
+    a = await site.server()
+    web, other = site.service("web", a), site.service("other", a)
+    daemon = await site.start(web, other)
+    for worker in daemon.workers:
+        os.kill(worker, signal.SIGSTOP)
+    waiting = [await web.knock() for _ in range(400)]
+    site.write(other)
+    await by_command(daemon)
+    for worker in daemon.workers:
+        os.kill(worker, signal.SIGCONT)
+    for client in waiting:
+        assert await client.hears() == b"a"
+
+
+async def test_a_service_that_changes_its_protocol_serves_the_new_one(site):
+    web = site.service("web", await site.server())
+    daemon = await site.start(web)
+    web.options["protocol"] = "udp"
+    web.give(await site.datagram_server("u"))
+    site.write(web)
+    await by_command(daemon)
+    await visited(web, "refused")
+    assert await (await web.talk()).asks() == "u"
+
+
+async def test_a_file_that_is_gone_changes_nothing(site):
+    web = site.service("web", await site.server())
+    daemon = await site.start(web)
+    site.config.unlink()
+    result = await daemon.run("reload")
+    assert (result.status, "marchproxy.yaml" in result.errors) == (2, True)
+    daemon.signal(signal.SIGHUP)
+    await daemon.told("config.refused")
+    assert await web.visit() == "a"
+
+
+async def test_reloads_that_add_and_remove_services_leave_no_descriptor_behind(site, processes):
+    a = await site.server()
+    web = site.service("web", a)
+    daemon = await site.start(web)
+
+    def held():
+        return {pid: processes.descriptors(pid) for pid in (daemon.pid, *daemon.workers)}
+
+    before = held()
+    for _ in range(8):
+        site.write(web, *[site.service(f"more{number}", a) for number in range(10)])
+        await by_signal(daemon)
+        site.write(web)
+        await by_signal(daemon)
+    # Hypercorn keeps the connections that asked whether the daemon is ready for 5 s after their clients have gone.
+    await until(
+        lambda: all(count <= before[pid] for pid, count in held().items()),
+        deadline_s=20,
+        what="no process holds more than before",
+    )
 
 
 async def test_a_setting_that_takes_a_restart_is_named_and_left(site):

@@ -81,14 +81,14 @@ class Daemon:
         lines = self.log.read_text().splitlines(keepends=True)
         return [line for line in lines if line.endswith("\n")]
 
-    async def told(self, name: str, count: int = 1, **keys: object) -> None:
+    async def told(self, name: str, count: int = 1, *, deadline_s: float = LONGEST_S, **keys: object) -> None:
         """Wait until so many events with these keys were logged."""
 
         def found() -> bool:
             matching = [event for event in self.events(name) if keys.items() <= event.items()]
             return len(matching) >= count
 
-        await until(found, deadline_s=LONGEST_S, what=f"{name} with {keys}")
+        await until(found, deadline_s=deadline_s, what=f"{name} with {keys}")
 
     async def ask(self, path: str, method: str = "GET") -> httpx.Response:
         """Ask the admin API."""

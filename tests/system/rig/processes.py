@@ -31,6 +31,11 @@ def sockets(pid: int) -> set[str]:
     return {link for link in _links(pid) if link.startswith("socket:")}
 
 
+def descriptors(pid: int) -> int:
+    """Count its descriptors."""
+    return len(_links(pid))
+
+
 def pipes(pid: int) -> int:
     """Count its descriptors of pipes."""
     return sum(link.startswith("pipe:") for link in _links(pid))

@@ -108,7 +108,10 @@ class Site:
         """Write the file: JSON is YAML."""
         self.settings |= settings
         written = {"settings": self.settings, "services": [service.written for service in services]}
-        self.config.write_text(json.dumps(written, indent=1))
+        # In one step: a daemon that is told to reload while the file is being written would read half of it.
+        whole = self.directory / "whole.yaml"
+        whole.write_text(json.dumps(written, indent=1))
+        whole.rename(self.config)
 
     async def start(self, *services: Service, **settings: object) -> Daemon:
         """Write the file, start a daemon with it, and wait until it is ready."""
@@ -143,6 +146,12 @@ class Site:
         """Run a command that needs no daemon, or is one, to its end."""
         return await run_command(_PROGRAM, *arguments, environ=self._environ())
 
+    async def gone(self, *pids: int) -> None:
+        """Wait until these processes have ended."""
+        await until(
+            lambda: not any(map(processes.is_alive, pids)), deadline_s=LONGEST_S, what=f"{pids} are gone"
+        )
+
     async def end(self) -> None:
         """Close every client, end every daemon at once, and look at what is left."""
         for service in self._services:
@@ -154,13 +163,10 @@ class Site:
             if daemon.process.poll() is None:
                 self._pids |= set(daemon.workers)
                 await _end(daemon)
-        await until(lambda: not self._left(), what="every process of a daemon is gone")
+        await self.gone(*self._pids)
         assert self._was_killed() or "admin.sock" not in os.listdir(self.directory)
         for daemon in self._daemons:
             assert not daemon.faults()
-
-    def _left(self) -> list[int]:
-        return [pid for pid in self._pids if processes.is_alive(pid)]
 
     def _was_killed(self) -> bool:
         return any(daemon.process.returncode == -signal.SIGKILL for daemon in self._daemons)
