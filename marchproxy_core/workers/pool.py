@@ -7,9 +7,9 @@ that dies takes its own connections along and nobody else's.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, final
 
 import attrs
@@ -17,15 +17,15 @@ import structlog
 import trio
 
 from marchproxy_core.errors import TierFault
-from marchproxy_core.model import BackendObservation, ServiceStats, TierStats
+from marchproxy_core.model import BackendObservation, TierStats
 from marchproxy_core.services import Endpoint
 from marchproxy_core.table import Table
-from marchproxy_core.workers import ledger as cell
-from marchproxy_core.workers.cells import CellBook, ServiceCells
+from marchproxy_core.workers.cells import CellBook
+from marchproxy_core.workers.counting import beat, clear, forget_active, service_stats
 from marchproxy_core.workers.ledger import Ledger
-from marchproxy_core.workers.memory import daemon_memory_bytes
 from marchproxy_core.workers.messages import Retire
 from marchproxy_core.workers.process import Order, WorkerProcess, started_process
+from marchproxy_core.workers.watching import watch_hearts, watch_memory
 
 if TYPE_CHECKING:
     from marchproxy_core.model import AttachContext, ServiceTable
@@ -34,10 +34,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 READY_DEADLINE_S = 8.0
-HUNG_S = 5.0
-"""A worker whose heart has not beaten for so long is killed."""
-_LOOK_S = 0.5
-_MEMORY_LOOK_S = 1.0
 _MOST_FAILURES = 5
 _GOOD_LIFE_S = 10.0
 
@@ -54,8 +50,6 @@ class Life:
     up_to_date: trio.Event = attrs.field(factory=trio.Event)
     """Set once it does its first work."""
     began_s: float = attrs.field(factory=trio.current_time)
-    suspected: bool = False
-    """Whether its heart was late at the last look."""
 
 
 @final
@@ -102,7 +96,7 @@ class WorkerPool:
     def stats(self) -> TierStats:
         """Return the counters of every service; may be called from any thread, and does not block."""
         return TierStats(
-            services={name: self._stats_of(cells) for name, cells in [*self._book.given.items()]}
+            services={name: service_stats(self._ledger, cells) for name, cells in [*self._book.given.items()]}
         )
 
     @property
@@ -116,9 +110,12 @@ class WorkerPool:
         async with trio.open_nursery() as starting:
             for index in range(self.count):
                 starting.start_soon(self._nursery.start, self._keep, index)
-        self._nursery.start_soon(self._watch_hearts)
+        self._nursery.start_soon(watch_hearts, self._ledger, self._living)
         if self._context.settings.max_memory_mb is not None:
-            self._nursery.start_soon(self._watch_memory, self._context.settings.max_memory_mb << 20)
+            self._nursery.start_soon(watch_memory, self._ledger, self._context.settings.max_memory_mb << 20)
+
+    def _living(self) -> list[WorkerProcess]:
+        return [life.worker for life in self._lives]
 
     async def _keep(self, index: int, *, task_status: trio.TaskStatus[None]) -> None:
         """Have one worker of this index at all times."""
@@ -182,11 +179,11 @@ class WorkerPool:
                 region=region,
                 ledger=self._memory,
                 cpus=affinity[index % len(affinity) :][:1] if affinity else self._context.host.cpus,
-                beat=lambda: self._set(region, cell.BEAT, time.monotonic_ns()),
+                beat=lambda: beat(self._ledger, region),
             ) as worker:
                 await self._converse(Life(worker=worker), task_status)
         finally:
-            self._forget_active(region)
+            forget_active(self._ledger, region, self._book.given.values())
             self._regions.append(region)
 
     async def _converse(self, life: Life, task_status: trio.TaskStatus[Life]) -> None:
@@ -227,7 +224,7 @@ class WorkerPool:
                 life.worker.applied = version
                 life.up_to_date.set()
                 oldest = min(one.worker.applied for one in self._lives)
-                self._book.reclaim(oldest, self._clear)
+                self._book.reclaim(oldest, partial(clear, self._ledger))
             case {"successor": True}:
                 life.spent.set()
             case {"service": str(service), "backend": str(backend), "error": str(error)}:
@@ -256,60 +253,6 @@ class WorkerPool:
             await life.worker.send(Retire())
         except OSError:
             return
-
-    async def _watch_hearts(self) -> None:
-        while True:
-            await trio.sleep(_LOOK_S)
-            for life in self._lives:
-                beat_ns = self._ledger.regions[life.worker.region][cell.BEAT]
-                late = time.monotonic_ns() - beat_ns > HUNG_S * 1e9
-                # Two looks: after the whole daemon was stopped and continued, the first one finds all late.
-                if late and life.suspected:
-                    log.error("worker.hung", worker=life.worker.index, pid=life.worker.pid, silent_s=HUNG_S)
-                    life.worker.kill()
-                life.suspected = late
-
-    async def _watch_memory(self, limit_bytes: int) -> None:
-        full = False
-        while True:
-            used_bytes = await trio.to_thread.run_sync(daemon_memory_bytes, abandon_on_cancel=True)
-            if (used_bytes > limit_bytes) is not full:
-                full = not full
-                self._set(0, cell.MEMORY_FULL, int(full))
-                if full:
-                    log.warning("memory.ran_full", used_bytes=used_bytes, limit_bytes=limit_bytes)
-                else:
-                    log.info("memory.freed", used_bytes=used_bytes, limit_bytes=limit_bytes)
-            await trio.sleep(_MEMORY_LOOK_S)
-
-    def _stats_of(self, cells: ServiceCells) -> ServiceStats:
-        total, first = self._ledger.total, cells.first
-        drops = {reason.value: total(first + offset) for reason, offset in cell.DROPS.items()}
-        return ServiceStats(
-            connections_opened=total(first + cell.OPENED),
-            connections_active=total(first + cell.ACTIVE),
-            bytes_in=total(first + cell.BYTES_IN),
-            bytes_out=total(first + cell.BYTES_OUT),
-            packets_in=total(first + cell.PACKETS_IN),
-            packets_out=total(first + cell.PACKETS_OUT),
-            drops={reason: count for reason, count in drops.items() if count},
-            backend_active={str(endpoint): total(one) for endpoint, one in cells.active.items()},
-        )
-
-    def _forget_active(self, region: int) -> None:
-        """Count nothing as open any more of a worker that is gone."""
-        self._set(region, cell.ALL_ACTIVE, 0)
-        for cells in self._book.given.values():
-            self._set(region, cells.first + cell.ACTIVE, 0)
-            for one in cells.active.values():
-                self._set(region, one, 0)
-
-    def _set(self, region: int, cell_: int, value: int) -> None:
-        self._ledger.regions[region][cell_] = value
-
-    def _clear(self, first: int, length: int) -> None:
-        for region in self._ledger.regions:
-            region[first : first + length] = memoryview(bytes(8 * length)).cast("q")
 
 
 class WorkerStillborn(Exception):

@@ -230,8 +230,8 @@ async def test_without_descriptors_clients_are_reset_and_counted_and_the_worker_
 
 async def test_above_the_memory_limit_new_clients_are_reset_and_the_old_ones_go_on(monkeypatch, relaying_to):
     used = 0
-    monkeypatch.setattr("marchproxy_core.workers.pool._MEMORY_LOOK_S", 0.01)
-    monkeypatch.setattr("marchproxy_core.workers.pool.daemon_memory_bytes", lambda: used)
+    monkeypatch.setattr("marchproxy_core.workers.watching.MEMORY_LOOK_S", 0.01)
+    monkeypatch.setattr("marchproxy_core.workers.watching.daemon_memory_bytes", lambda: used)
     settings = one_worker(max_memory_mb=100)
     async with (
         relaying_to(settings=settings) as (running, service, wire, _),

@@ -20,7 +20,7 @@ from marchproxy_core.model import Assignment, AttachContext, BackendView, Role, 
 from marchproxy_core.services import Backend, Endpoint, Service
 from marchproxy_core.table import Table
 from marchproxy_core.testing import ResourceCensus, assert_nothing_leaked, until
-from marchproxy_core.workers import open_worker_pool
+from marchproxy_core.workers import open_worker_pool, watching
 from marchproxy_core.workers import pool as pool_module
 
 ENTRY = "sample_worker"
@@ -116,7 +116,7 @@ async def test_what_a_dead_worker_had_open_is_open_no_more():
 
 
 async def test_a_worker_that_hangs_is_killed_and_replaced(monkeypatch):
-    monkeypatch.setattr(pool_module, "HUNG_S", 0.7)
+    monkeypatch.setattr(watching, "HUNG_S", 0.7)
     async with running() as rig:
         first = await rig.ask(b"hang")
         assert await rig.ask() != first
@@ -186,9 +186,9 @@ async def test_workers_run_on_the_cpus_they_are_given():
 
 
 async def test_above_the_memory_limit_workers_are_told(monkeypatch):
-    monkeypatch.setattr(pool_module, "_MEMORY_LOOK_S", 0.01)
+    monkeypatch.setattr(watching, "MEMORY_LOOK_S", 0.01)
     used = 1 << 30
-    monkeypatch.setattr(pool_module, "daemon_memory_bytes", lambda: used)
+    monkeypatch.setattr(watching, "daemon_memory_bytes", lambda: used)
     async with running(max_memory_mb=100) as rig:
         full = rig.pool._ledger.regions[0]
         await until(lambda: full[3] == 1)
