@@ -19,11 +19,13 @@ from marchproxy_core.drops import DropReason
 from marchproxy_core.services import ProxyHeader
 from marchproxy_core.workers.ledger import BYTES_IN, BYTES_OUT
 from marchproxy_sockets.loop import TICK_S
-from marchproxy_sockets.proxy_header import BadHeader, decode_v2, encode_v1, encode_v2
-from marchproxy_sockets.tcp.end import CHUNK_BYTES, GONE, NOBODY, WATCH, End
+from marchproxy_sockets.proxy_header import encode_v1, encode_v2
+from marchproxy_sockets.tcp.end import NOBODY, WATCH, End
+from marchproxy_sockets.tcp.greeting import Greeting
 
 if TYPE_CHECKING:
     from marchproxy_core.services import Endpoint
+    from marchproxy_sockets.proxy_header import Decoded
     from marchproxy_sockets.tcp.service import TcpService
 
 log = structlog.get_logger()
@@ -87,7 +89,7 @@ class Connection:
         self.proxied: Address | None = None
         """Where the client connected to, as its PROXY header says."""
         self.early = b""
-        """What came of a PROXY header, and after it."""
+        """What came after the PROXY header and with it."""
         self.began_s = self.touched_s = service.loop.now_s
         self.due_tick = 0
         self.state = _CONNECTING
@@ -102,35 +104,16 @@ class Connection:
         if self.service.carried.work.service.proxy_protocol.accept:
             self.state = _HEADER
             loop.expire_at(self, loop.now_s + self.service.carried.settings.read_timeout)
-            loop.watch(self.client.fd, WATCH, self.on_header)
+            loop.watch(self.client.fd, WATCH, Greeting(self).on_event)
         else:
             loop.watch(self.client.fd, WATCH, self.client.on_event)
             self.connect()
 
-    def on_header(self, events: int) -> None:
-        """Read the client's PROXY header."""
-        if events & GONE:
-            self.client.gone = True  # nobody would tell again
-        header = None
-        while header is None:
-            try:
-                data = os.read(self.client.fd, CHUNK_BYTES)
-                self.early += data
-                header = decode_v2(self.early)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                self.broke(self.client, error)
-                return
-            except BadHeader as error:
-                self.finish(DropReason.PROXY_HEADER_INVALID, reset=True, error=str(error))
-                return
-            if header is None and not data:
-                self.finish(DropReason.PROXY_HEADER_INVALID, reset=True, error="ended within its header")
-                return
+    def greeted(self, header: Decoded, rest: bytes) -> None:
+        """Go on with who the client is by its PROXY header, and what came after that."""
         if header.source is not None:
             self.peer, self.proxied = header.source, header.destination
-        self.early = self.early[header.length :]
+        self.early = rest
         # Edge-triggered: more may have come, and nobody would tell again.
         self.client.readable = True
         self.service.loop.hand_over(self.client.fd, self.client.on_event)
