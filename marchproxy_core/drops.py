@@ -17,6 +17,8 @@ class DropReason(enum.StrEnum):
     NO_BACKEND = "no_backend"
     BACKEND_REFUSED = "backend_refused"
     BACKEND_TIMEOUT = "backend_timeout"
+    NO_SOURCE_PORT = "no_source_port"
+    """All of the host's ports towards the backend are taken, many in TIME_WAIT as a rule."""
     PROXY_HEADER_INVALID = "proxy_header_invalid"
     FLOW_TABLE_FULL = "flow_table_full"
     IDLE_TIMEOUT = "idle_timeout"

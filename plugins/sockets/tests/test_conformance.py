@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from marchproxy_core.testing import TierConformance
+from marchproxy_core.testing import TierConformance, open_lab_wire
 from marchproxy_sockets import plugin
 
 
@@ -12,3 +12,17 @@ class TestConformance(TierConformance):
     @pytest.fixture
     def tier(self):
         return plugin
+
+
+@pytest.mark.root
+class TestConformanceInTheLab(TierConformance):
+    """The same between network namespaces, over veth."""
+
+    @pytest.fixture
+    def tier(self):
+        return plugin
+
+    @pytest.fixture
+    async def wire(self, lab):
+        async with open_lab_wire(lab) as wire:
+            yield wire

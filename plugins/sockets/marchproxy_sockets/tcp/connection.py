@@ -144,7 +144,12 @@ class Connection:
                     return
             if not error:
                 return
-            self._refused(DropReason.BACKEND_REFUSED, os.strerror(error))
+            if error == errno.EADDRNOTAVAIL:
+                # connect(2): no port of ours is free; the backend is not to blame.
+                self.why = DropReason.NO_SOURCE_PORT
+                self.tried = (*self.tried, self.backend_endpoint)
+            else:
+                self._refused(DropReason.BACKEND_REFUSED, os.strerror(error))
 
     def on_connected(self, events: int) -> None:
         """Learn how connecting to the backend ended."""

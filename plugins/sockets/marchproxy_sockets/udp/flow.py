@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from marchproxy_sockets.udp.service import Listening, UdpService
 
 _DATAGRAM: Final = int(socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+_NO_PORT: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAGAIN})
+"""What connect(2) of a datagram socket says when no port of ours is free; the backend is not to blame."""
 NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -88,6 +90,8 @@ class Flow:
                 self.service.loop.watch(sock.fileno(), select.EPOLLIN, self.on_event)
             except OSError as error:
                 sock.close()
+                if error.errno in _NO_PORT:
+                    return DropReason.NO_SOURCE_PORT
                 self._note_failure(endpoint, error)
                 continue
             self.sock, self.backend_endpoint = sock, endpoint
