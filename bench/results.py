@@ -22,6 +22,7 @@ from bench.readings import Gap, Reading
 from bench.workloads import GENERATORS, Workload
 
 _FORMAT = 1
+_ROOT = Path(__file__).parents[1]
 
 
 @attrs.frozen(kw_only=True)
@@ -34,6 +35,8 @@ class Run:
     workloads: Sequence[Workload]
     gaps: Sequence[Gap]
     readings: Sequence[Reading]
+    versions: Mapping[str, str]
+    """Of the peers, by name, when the run began."""
     taken: datetime = attrs.field(factory=lambda: datetime.now(UTC))
 
     @property
@@ -58,10 +61,12 @@ def write(run: Run, directory: Path) -> list[Path]:
     figures = judge.figures(run.readings)
     host = describe_host()
     caption = f"{run.taken:%Y-%m-%d}, {run.rounds} rounds of {run.seconds:g} s, {host['cpu']}, Linux {host['kernel']}"
-    versions = {peer.name: peer.version() for peer in run.peers}
+    now = versions_of(run.peers)
+    versions = {name: _what_was_measured(began, now[name]) for name, began in run.versions.items()}
     contents = {
-        "json": json.dumps(as_json(run, figures, host, versions), indent=1, ensure_ascii=False) + "\n",
-        "md": as_markdown(run, figures, caption, versions),
+        "json": _without_root(json.dumps(as_json(run, figures, host, versions), indent=1, ensure_ascii=False))
+        + "\n",
+        "md": _without_root(as_markdown(run, figures, caption, versions)),
         "svg": plot.svg(figures, run.titles, caption),
     }
     directory.mkdir(parents=True, exist_ok=True)
@@ -71,6 +76,16 @@ def write(run: Run, directory: Path) -> list[Path]:
         path.write_text(content, encoding="utf-8")
         paths.append(path)
     return paths
+
+
+def versions_of(peers: Sequence[Peer]) -> dict[str, str]:
+    """Return which version of each peer is here now. Runs programs; blocks."""
+    return {peer.name: peer.version() for peer in peers}
+
+
+def _what_was_measured(began: str, ended: str) -> str:
+    """An editable install measures whatever is in the tree at each turn, so say when that was not one thing."""
+    return began if began == ended else f"CHANGED DURING THE RUN, from {began} to {ended}"
 
 
 def as_json(
@@ -114,6 +129,11 @@ def as_markdown(run: Run, figures: Sequence[judge.Figure], caption: str, version
     lines += [f"- left out: {gap}" for gap in run.gaps]
     lines += [f"- {note}" for note in report.notes(figures, run.readings, run.brake)]
     return "\n".join([*lines, "", report.markdown(figures, run.titles), ""])
+
+
+def _without_root(text: str) -> str:
+    """Take out where the checkout lies: results are for others to read."""
+    return text.replace(str(_ROOT), ".")
 
 
 def describe_host() -> dict[str, object]:
@@ -162,6 +182,7 @@ def _figure_as_json(figure: judge.Figure) -> dict[str, object]:
         "median": figure.median if figure.values else None,
         "ratio_to_haproxy": figure.ratio,
         "ratio_to_haproxy_at_least": figure.at_least,
+        "decides_target": figure.decides,
         "refused": figure.refused,
         "values": list(figure.values),
         "cpu": attrs.asdict(figure.cpu) if figure.cpu else None,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
+import attrs
+import pytest
+
 from bench import judge, plot, report
 from bench.readings import CpuShare, Measured, Reading
 
@@ -55,6 +58,15 @@ def test_a_bound_below_the_target_decides_nothing_and_one_above_it_does():
 
     assert ">= 0.90 undecided" in ratio(54_000.0)
     assert ">= 1.10 reached" in ratio(66_000.0)
+
+
+@pytest.mark.parametrize("rate", [30_000.0, 90_000.0])
+def test_a_disturbed_run_decides_neither_for_nor_against_the_tier(rate):
+    disturbed = attrs.evolve(BUSY, strangers=0.5)
+
+    for ours, reference in ((disturbed, BUSY), (BUSY, disturbed)):
+        readings = [reading("marchproxy", rate, cpu=ours), reading("haproxy", 60_000.0, cpu=reference)]
+        assert f"{rate / 60_000:.2f} undecided, disturbed" in markdown(readings)
 
 
 def test_columns_without_content_are_left_out():

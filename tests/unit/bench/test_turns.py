@@ -158,6 +158,7 @@ def test_a_run_from_the_command_line_writes_its_results(tmp_path):
     assert "keep-alive requests/s" in done.stdout
     report = json.loads((tmp_path / "latest.json").read_text())
     assert report["peers"]["haproxy"]["started_as"]["requests"]["argv"][0] == "haproxy"
+    assert str(ROOT) not in (tmp_path / "latest.json").read_text()
     assert "nbthread 1" in report["peers"]["haproxy"]["started_as"]["requests"]["files"]["haproxy.cfg"]
     assert [figure["metric"] for figure in report["figures"]] == ["requests_s", "p50_us", "p99_us"]
     assert report["readings"][0]["measured"]["command"].startswith("wrk ")
