@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 READY_DEADLINE_S = 8.0
+_GENERATIONS = 4
+"""How many of one worker there may be at a time: one that serves, and those that retire."""
 _MOST_FAILURES = 5
 _GOOD_LIFE_S = 10.0
 
@@ -75,6 +77,7 @@ class WorkerPool:
         self._memory = memory
         self._ledger = ledger
         self._regions = list(range(1, len(self._ledger.regions)))
+        self._region_given_back = trio.Event()
         self._book = CellBook()
         self._lives: list[Life] = []
         self._orders: Table[Order | None] = Table(None)
@@ -142,6 +145,8 @@ class WorkerPool:
                     f"worker {index} died {failures} times in a row",
                     "see its last words in the log",
                 )
+            while not self._regions:  # the one that asked for a successor serves until an older one has ended
+                await self._region_given_back.wait()
             # At once after the first death: clients are waiting.
             await trio.sleep(0.0 if failures <= 1 else 0.25 * 2.0**failures)
             try:
@@ -185,6 +190,8 @@ class WorkerPool:
         finally:
             forget_active(self._ledger, region, self._book.given.values())
             self._regions.append(region)
+            self._region_given_back.set()
+            self._region_given_back = trio.Event()
 
     async def _converse(self, life: Life, task_status: trio.TaskStatus[Life]) -> None:
         worker = life.worker
@@ -278,8 +285,7 @@ async def open_worker_pool(*, tier: str, entry: str, context: AttachContext) -> 
     Raises:
         TierFault: A worker did not start, or later died again and again.
     """
-    # As many regions again for workers that retire while their successors run.
-    memory = Ledger.create(2 * worker_count(context))
+    memory = Ledger.create(_GENERATIONS * worker_count(context))
     ledger = Ledger(memory)
     try:
         async with trio.open_nursery() as nursery:

@@ -38,10 +38,6 @@ async def test_connections_of_a_retired_worker_go_on_and_it_ends_with_the_last(s
     await site.gone(retiring)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a third generation at a time finds no region of counters free, and ends the tier",
-)
 async def test_connections_may_outlast_several_generations_of_workers(site):
     web = site.service("web", await site.server())
     daemon = await site.start(web, worker_threads=1, max_requests_per_worker=EVERY)

@@ -215,9 +215,6 @@ async def test_a_changed_idle_timeout_acts_on_new_connections(site):
     await until(is_counted, what="they are counted")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a connection that waits for the old timeout's end is not looked at again before it"
-)
 async def test_a_changed_idle_timeout_acts_on_established_connections(site):
     web = site.service("web", await site.server())
     daemon = await site.start(web, idle_timeout=3600, connect_timeout=0.1)
@@ -232,9 +229,6 @@ async def test_a_changed_idle_timeout_acts_on_established_connections(site):
         assert await client.fate() == "ended"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the sockets tier closes a listener that is taken away without emptying its queue"
-)
 async def test_clients_in_the_accept_queue_of_an_address_that_goes_away_are_served(site):
     web = site.service("web", await site.server())
     daemon = await site.start(web)

@@ -48,18 +48,18 @@ class Carried:
         self._opened_cell = self.first_cell + OPENED
         self._suspect: set[Endpoint] = set()
         self.work = work
-        self._adopt(work, settings)
+        self._adopt_limits(settings)
+        self._adopt_backends()
 
     def update(self, work: ServiceWork, settings: Settings) -> None:
         """Take note of changed work; a draining service keeps the backends that it had."""
-        if work.service == self.work.service and work.backends == self.work.backends:
-            self.work = work
-            if settings is not self.settings:
-                self._adopt_limits(settings)
-        elif work.backends:
-            self._adopt(work, settings)
-        else:
-            self.work = work
+        before, self.work = self.work.service, work
+        own_before, own = ((one.max_connections, one.connection_rate) for one in (before, work.service))
+        # Limits are kept while they are the same: they remember who came lately.
+        if settings is not self.settings or own != own_before:
+            self._adopt_limits(settings)
+        if work.backends and (work.backends != self._views or work.service.balance is not before.balance):
+            self._adopt_backends()
 
     def refuses(self, now_s: float) -> DropReason | None:
         """Return why nobody new may come in now, None when one may."""
@@ -110,15 +110,15 @@ class Carried:
             self._suspect.discard(backend)
             self._worker.observe(self.work.service.name, backend)
 
-    def _adopt(self, work: ServiceWork, settings: Settings) -> None:
-        self.work = work
+    def _adopt_backends(self) -> None:
+        work = self.work
+        self._views = work.backends
         self.backends = tuple(view.backend.endpoint for view in work.backends)
         self.backend_cells = tuple(work.cells.active[endpoint] for endpoint in self.backends)
         """For each backend the cell that counts its open connections; whoever opens one counts."""
         self.by_client = work.service.balance is Balance.MAGLEV
         """Whether the choice of a backend depends on who the client is."""
         self._balancer = make_balancer(work.service.balance, work.backends, start=self._worker.index)
-        self._adopt_limits(settings)
 
     def _adopt_limits(self, settings: Settings) -> None:
         self.settings = settings

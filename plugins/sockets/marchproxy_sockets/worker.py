@@ -95,14 +95,16 @@ class Relay:
                     self._retire()
 
     def _apply(self, work: Work) -> None:
-        if work.settings != self._settings:
-            self._worker.configure(work.settings)
-        self._settings = work.settings
+        # The same object while nothing changed: services look at that to keep their limits' memory.
+        settings = self._settings
+        if settings is None or work.settings != settings:
+            self._settings = settings = work.settings
+            self._worker.configure(settings)
         names = {one.service.name for one in work.services}
         for name in [name for name in self._services if name not in names]:
             self._drop(name)
         for one in work.services:
-            self._carry(one, work.settings)
+            self._carry(one, settings)
         named = {number for one in work.services for number in one.listeners}
         for number in [number for number in self._lent if number not in named]:
             self._lent.pop(number)[1].close()
@@ -125,7 +127,8 @@ class Relay:
             service.drain()
             self._take_back(name, ())
         else:
-            self._give(service, name, work.listeners if work.role.takes_new else ())
+            taken = work.listeners if work.role.takes_new else ()
+            self._give(service, name, taken, serve_out=work.role.takes_new)
 
     def _make(self, carried: Carried) -> TcpService | UdpService:
         if carried.work.service.protocol is Protocol.TCP:
@@ -134,12 +137,21 @@ class Relay:
             self._batches = Batch(_DATAGRAMS), Batch(_DATAGRAMS)
         return UdpService(self._loop, carried, *self._batches)
 
-    def _give(self, service: TcpService | UdpService, name: str, numbers: tuple[int, ...]) -> None:
+    def _give(
+        self,
+        service: TcpService | UdpService,
+        name: str,
+        numbers: tuple[int, ...],
+        *,
+        serve_out: bool = False,
+    ) -> None:
         self._take_back(name, numbers)
         for number in numbers:
             if (name, number) not in self._given:
                 self._given[name, number] = self._lent[number][1].dup()
-        service.listen([(self._lent[number][0], self._given[name, number]) for number in numbers])
+        service.listen(
+            [(self._lent[number][0], self._given[name, number]) for number in numbers], serve_out=serve_out
+        )
 
     def _take_back(self, name: str, keeping: tuple[int, ...]) -> None:
         """Forget copies that a service is not to take clients from any more; it closes them itself."""

@@ -344,3 +344,14 @@ async def _has_moved(running, service, counter: str, size: int) -> bool:
 async def _receive_into(got: bytearray, client) -> None:
     while some := await client.receive_some(1 << 16):
         got += some
+
+
+async def test_a_change_of_health_does_not_forget_who_came_lately(relaying):
+    async with three_servers() as (a, b, _):
+        # A burst of one, and then one in a thousand seconds.
+        async with relaying(a.backend, b.backend, connection_rate=0.001) as (running, service, wire):
+            await named(wire, service)
+            running.put(service, down=[b.backend])
+            await until(lambda: running.attachment.pool._lives[0].worker.applied == 2)
+            assert await fate_of(wire, service) == "reset"
+            await dropped(running, service, "connection_rate")

@@ -42,6 +42,7 @@ class TcpService:
         self.carried = carried
         self.pipes = pipes
         self.connections: set[Connection] = set()
+        self._settings = carried.settings
         self._listening: list[socket.socket] = []
         # Given up for a moment when descriptors run out, so that a client can be told.
         self._reserve = _open_reserve()
@@ -55,6 +56,11 @@ class TcpService:
     def update(self) -> None:
         """Follow what changed in :attr:`carried`."""
         carried = self.carried
+        if carried.settings is not self._settings:
+            self._settings = carried.settings
+            due_s = self.loop.now_s + min(self._settings.idle_timeout, self._settings.write_timeout)
+            for connection in self.connections:
+                self.loop.expire_by(connection, due_s)
         self.sends_header = carried.work.service.proxy_protocol.send is not ProxyHeader.OFF
         self.targets = tuple(
             (_IPV6 if endpoint.ip.version == 6 else _IPV4, (str(endpoint.ip), endpoint.port))
@@ -62,11 +68,19 @@ class TcpService:
         )
         """Family and address of each backend, as connect(2) wants them."""
 
-    def listen(self, sockets: Sequence[tuple[Endpoint, socket.socket]]) -> None:
-        """Accept from exactly these sockets; those not named any more are closed."""
+    def listen(self, sockets: Sequence[tuple[Endpoint, socket.socket]], *, serve_out: bool = False) -> None:
+        """Accept from exactly these sockets; those not named any more are closed.
+
+        Args:
+            sockets: The sockets, each with its address.
+            serve_out: Whether those that go away are gone for good, so that who waits in their queues is served
+                first; else somebody else goes on with them.
+        """
         wanted = [sock for _, sock in sockets]
         for sock in [sock for sock in self._listening if sock not in wanted]:
             self._listening.remove(sock)
+            while serve_out and self._accept(sock):
+                pass
             self.loop.close_socket(sock)
         for sock in wanted:
             if sock not in self._listening:
@@ -77,10 +91,7 @@ class TcpService:
 
     def drain(self) -> None:
         """Serve who is in the queues already, then accept nobody any more."""
-        for sock in self._listening:
-            while self._accept(sock):
-                pass
-        self.listen(())
+        self.listen((), serve_out=True)
 
     def close(self, reason: DropReason | None = None) -> None:
         """End everything at once; ``reason`` counts for each connection that is cut."""

@@ -73,18 +73,30 @@ class UdpService:
         self._outgoing = outgoing
         self._listening: dict[socket.socket, Listening] = {}
         self._is_draining = False
+        self._settings = carried.settings
         self.update()
 
     def update(self) -> None:
         """Follow what changed in :attr:`carried`."""
+        if self.carried.settings is not self._settings:
+            self._settings = self.carried.settings
+            for listening in self._listening.values():
+                for flow in listening.flows.values():
+                    self.loop.expire_by(flow, self.loop.now_s + self._settings.idle_timeout)
         self.families = tuple(
             int(socket.AF_INET6 if endpoint.ip.version == 6 else socket.AF_INET)
             for endpoint in self.carried.backends
         )
         """Of each backend."""
 
-    def listen(self, sockets: Sequence[tuple[Endpoint, socket.socket]]) -> None:
-        """Read exactly these sockets; others are closed, and their flows end: nobody here would hear the clients."""
+    def listen(self, sockets: Sequence[tuple[Endpoint, socket.socket]], *, serve_out: bool = False) -> None:
+        """Read exactly these sockets; others are closed, and their flows end: nobody here would hear the clients.
+
+        Args:
+            sockets: The sockets, each with its address.
+            serve_out: Means nothing here: answers to what still waits could not be sent.
+        """
+        del serve_out
         self._is_draining = False
         wanted = {sock: endpoint for endpoint, sock in sockets}
         for sock in [sock for sock in self._listening if sock not in wanted]:
