@@ -347,11 +347,13 @@ async def _receive_into(got: bytearray, client) -> None:
 
 
 async def test_a_change_of_health_does_not_forget_who_came_lately(relaying):
-    async with three_servers() as (a, b, _):
-        # A burst of one, and then one in a thousand seconds.
-        async with relaying(a.backend, b.backend, connection_rate=0.001) as (running, service, wire):
-            await named(wire, service)
-            running.put(service, down=[b.backend])
-            await until(lambda: running.attachment.pool._lives[0].worker.applied == 2)
-            assert await fate_of(wire, service) == "reset"
-            await dropped(running, service, "connection_rate")
+    # A burst of one, and then one in a thousand seconds.
+    async with (
+        three_servers() as (a, b, _),
+        relaying(a.backend, b.backend, connection_rate=0.001) as (running, service, wire),
+    ):
+        await named(wire, service)
+        running.put(service, down=[b.backend])
+        await until(lambda: running.attachment.pool._lives[0].worker.applied == 2)
+        assert await fate_of(wire, service) == "reset"
+        await dropped(running, service, "connection_rate")
