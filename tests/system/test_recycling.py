@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 EVERY = 20
 """Connections after which a worker is replaced; it asks within a quarter of a second, so more may come before."""
 
