@@ -78,7 +78,7 @@ def read_file(path: Path) -> bytes:
     """Read a configuration file.
 
     Raises:
-        ConfigError: It is missing, not readable, no regular file, or too large.
+        ConfigError: It is missing, not readable, no regular file, empty, or too large.
     """
     problems = Problems(str(path))
     try:
@@ -91,6 +91,9 @@ def read_file(path: Path) -> bytes:
         raise problems.fatal(None, "file", reason, "a readable file") from exc
     if len(content) > MAX_BYTES:
         raise problems.fatal(None, "file", "a larger file", f"at most {MAX_BYTES >> 20} MiB")
+    if not content.strip():
+        # As a rule it is just being written: a reload at that moment must not take every service away.
+        raise problems.fatal(None, "file", "an empty file", "settings or services; `services: []` for none")
     return content
 
 

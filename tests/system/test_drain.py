@@ -58,7 +58,7 @@ async def test_connections_that_outlast_the_drain_timeout_are_cut_and_the_exit_s
     daemon = await site.start(web, drain_timeout=1)
     client = await web.call()
     daemon.signal(signal.SIGTERM)
-    assert await client.fate() in ("reset", "ended")
+    assert await client.fate() == "reset"
     assert await daemon.exit_status() == 0
     assert [event["services"] for event in daemon.events("drain.cut_off")] == [["web"]]
 
@@ -71,7 +71,7 @@ async def test_a_second_signal_ends_the_daemon_at_once(site):
     await daemon.told("drain.started")
     daemon.signal(signal.SIGTERM)
     assert await daemon.exit_status() == 0
-    assert await client.fate() in ("reset", "ended")
+    assert await client.fate() == "reset"
 
 
 async def test_clients_in_the_accept_queue_when_a_drain_begins_are_served(site):
@@ -124,7 +124,7 @@ async def test_a_drain_timeout_of_0_cuts_at_once(site):
     client = await web.call()
     daemon.signal(signal.SIGTERM)
     assert await daemon.exit_status() == 0
-    assert await client.fate() in ("reset", "ended")
+    assert await client.fate() == "reset"
 
 
 async def test_a_worker_that_dies_in_a_drain_does_not_hold_it_up(site):
@@ -134,7 +134,7 @@ async def test_a_worker_that_dies_in_a_drain_does_not_hold_it_up(site):
     daemon.signal(signal.SIGTERM)
     await daemon.told("drain.started")
     os.kill(daemon.workers[0], signal.SIGKILL)
-    assert await client.fate() in ("reset", "ended")
+    assert await client.fate() in ("reset", "ended")  # the kernel's choice
     assert await daemon.exit_status() == 0
 
 

@@ -66,9 +66,10 @@ class Relay:
         self._loop.run()
 
     def close(self) -> None:
-        """End every connection and give everything back."""
+        """Cut every connection and give everything back."""
         for service in self._services.values():
-            service.close()
+            # Reset, not closed: half an answer must not look like a whole one.
+            service.close(DropReason.DRAIN_TIMEOUT)
         for _, sock in self._lent.values():
             sock.close()
         self._loop.close()

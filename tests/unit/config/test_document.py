@@ -127,6 +127,12 @@ def test_a_file_that_is_missing_odd_or_large(tmp_path: Path) -> None:
     large = tmp_path / "large"
     large.write_bytes(b"#" * (document.MAX_BYTES + 1))
     assert error_of(large) == f"{large}: file: got a larger file, want at most 4 MiB"
+    empty = tmp_path / "empty"
+    empty.write_bytes(b" \n\n")
+    assert (
+        error_of(empty)
+        == f"{empty}: file: got an empty file, want settings or services; `services: []` for none"
+    )
 
 
 YAML_TEXT = st.text(alphabet=st.sampled_from("ab:- \n\t[]{}&*!<>|'\"#%,?~01.\x00é"), max_size=60)
