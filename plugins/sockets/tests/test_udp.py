@@ -144,6 +144,20 @@ async def test_a_refused_flow_moves_to_another_backend_with_what_opened_it(relay
             assert (await running.stats_of(service)).connections_opened == 3
 
 
+async def test_datagrams_that_meet_a_refusal_of_an_earlier_one_are_not_lost(relaying):
+    async with open_loopback_wire() as here, udp_server(here) as server:
+        backends = (nobody(), nobody(), server.backend)
+        async with relaying(*backends, protocol=Protocol.UDP) as (running, service, wire):
+            for _ in range(5):
+                with await wire.connect_udp(service.listen[0]) as client, trio.fail_after(20):
+                    messages = [b"%d" % number for number in range(10)]
+                    for message in [b"", *messages]:
+                        await client.send(message)
+                    got = sorted([await client.recv(100) for _ in range(11)])
+                    assert got == [b"", *messages], "each comes once"
+            assert not (await running.stats_of(service)).drops
+
+
 async def test_when_every_backend_refuses_the_flow_ends_and_is_counted(relaying):
     async with relaying(nobody(), nobody(), protocol=Protocol.UDP) as (running, service, wire):
         with await wire.connect_udp(service.listen[0]) as client:

@@ -62,7 +62,7 @@ class Flow:
         self.backend_cell = 0
         self.backend_endpoint: Endpoint | None = None
         self.tried: tuple[Endpoint, ...] = ()
-        self.first = b""
+        self.first: bytes | None = None
         """What opened the flow, until a backend answers: it is sent again if this one refuses."""
         self.answered = False
         self.touched_s = service.loop.now_s
@@ -102,16 +102,20 @@ class Flow:
     def send(self, payload: memoryview | bytes) -> int | None:
         """Send one datagram of the client's to the backend; return its bytes, None when it was not sent."""
         self.touched_s = self.service.loop.now_s
-        if not self.answered and not self.first:
-            self.first = bytes(payload)
-        assert self.sock is not None
-        try:
-            return self.sock.send(payload)
-        except ConnectionRefusedError as error:
-            # About an earlier datagram; this one was not sent.
-            self.refused(error)
-        except OSError:
-            self.service.carried.drop(DropReason.SEND_FAILED)
+        while self.sock is not None:
+            try:
+                sent = self.sock.send(payload)
+            except ConnectionRefusedError as error:
+                # About an earlier datagram: this one was not sent, and goes to the next backend.
+                self.refused(error)
+            except OSError:
+                self.service.carried.drop(DropReason.SEND_FAILED)
+                return None
+            else:
+                if self.first is None and not self.answered:
+                    self.first = bytes(payload)
+                return sent
+        self.service.carried.drop(DropReason.BACKEND_REFUSED)
         return None
 
     def on_event(self, events: int) -> None:
@@ -122,13 +126,18 @@ class Flow:
         try:
             count = service.answer(self, self.sock.fileno())
         except OSError as error:
-            self.refused(error)
+            if error.errno == errno.EMSGSIZE:
+                # A router sent a datagram back as too large for its next link (udp(7)): the path is narrow, the backend
+                # well. Linux has noted the path's MTU, and breaks later datagrams up.
+                service.carried.drop(DropReason.SEND_FAILED)
+            else:
+                self.refused(error)
             return
         if count:
             self.touched_s = service.loop.now_s
             if not self.answered:
                 self.answered = True
-                self.first = b""
+                self.first = None
                 if self.backend_endpoint is not None:
                     service.carried.worked(self.backend_endpoint)
 
@@ -145,8 +154,8 @@ class Flow:
             self.service.carried.drop(reason)
             self.close()
             return
-        first, self.first = self.first, b""
-        sent = self.send(first)
+        first, self.first = self.first, None
+        sent = self.send(first) if first is not None else None
         if sent is not None:
             self.service.count_in(1, sent)
 
