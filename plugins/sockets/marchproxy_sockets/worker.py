@@ -106,6 +106,7 @@ class Relay:
             self._drop(name)
         for one in work.services:
             self._carry(one, settings)
+        self._give_way(work)
         named = {number for one in work.services for number in one.listeners}
         for number in [number for number in self._lent if number not in named]:
             self._lent.pop(number)[1].close()
@@ -130,6 +131,19 @@ class Relay:
         else:
             taken = work.listeners if work.role.takes_new else ()
             self._give(service, name, taken, serve_out=work.role.takes_new)
+
+    def _give_way(self, work: Work) -> None:
+        """Have UDP services that go away leave the addresses that others have now, as when one is renamed."""
+        taken = {
+            self._lent[number][0]
+            for one in work.services
+            if one.service.protocol is Protocol.UDP
+            for number in one.listeners
+        }
+        for one in work.services:
+            service = self._services.get(one.service.name)
+            if one.role is Role.DRAINING and isinstance(service, UdpService):
+                service.leave(taken)
 
     def _make(self, carried: Carried) -> TcpService | UdpService:
         if carried.work.service.protocol is Protocol.TCP:

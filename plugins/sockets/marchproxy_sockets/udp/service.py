@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Final, final
 import attrs
 
 from marchproxy_core.drops import DropReason
+from marchproxy_core.services import Endpoint
 from marchproxy_core.workers.ledger import BYTES_IN, BYTES_OUT, PACKETS_IN, PACKETS_OUT
 from marchproxy_sockets.udp.flow import Flow
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
     from socket import SocketType
 
-    from marchproxy_core.services import Endpoint
     from marchproxy_sockets.carried import Carried
     from marchproxy_sockets.loop import Loop
     from marchproxy_sockets.udp.batch import Batch
@@ -47,6 +47,7 @@ class Listening:
 
     sock: socket.socket
     descriptor: int
+    endpoint: Endpoint
     is_wildcard: bool
     flows: dict[bytes, Flow] = attrs.field(factory=dict)
     """By the client's address as the kernel has it and, on a wildcard address, by where it sent to."""
@@ -99,19 +100,25 @@ class UdpService:
         del serve_out
         self._is_draining = False
         wanted = {sock: endpoint for endpoint, sock in sockets}
-        for sock in [sock for sock in self._listening if sock not in wanted]:
-            gone = self._listening.pop(sock)
-            for flow in tuple(gone.flows.values()):
-                flow.close()
-            self.loop.close_socket(sock)
+        for listening in [one for sock, one in self._listening.items() if sock not in wanted]:
+            self._leave(listening)
         for sock, endpoint in wanted.items():
             if sock not in self._listening:
-                one = self._listening[sock] = Listening(sock, sock.fileno(), endpoint.is_wildcard)
+                one = self._listening[sock] = Listening(sock, sock.fileno(), endpoint, endpoint.is_wildcard)
                 self.loop.watch(one.descriptor, select.EPOLLIN, functools.partial(self._on_datagrams, one))
 
     def drain(self) -> None:
         """Let the flows that there are go on; datagrams of other clients are dropped."""
         self._is_draining = True
+
+    def leave(self, taken: Container[Endpoint]) -> None:
+        """While draining, end the flows on addresses that other services have now, and close their sockets.
+
+        Those services read the same queue, or have their share of the clients by the kernel's hash: a datagram that
+        came here would be lost to them.
+        """
+        for listening in [one for one in self._listening.values() if one.endpoint in taken]:
+            self._leave(listening)
 
     def close(self, reason: DropReason | None = None) -> None:
         """End every flow and close every socket; ``reason`` counts for each flow that is cut."""
@@ -149,6 +156,12 @@ class UdpService:
         self.carried.counts[self.carried.first_cell + PACKETS_OUT] += sent_packets
         self.carried.counts[self.carried.first_cell + BYTES_OUT] += sent_bytes
         return count
+
+    def _leave(self, listening: Listening) -> None:
+        del self._listening[listening.sock]
+        for flow in tuple(listening.flows.values()):
+            flow.close()
+        self.loop.close_socket(listening.sock)
 
     def _on_datagrams(self, listening: Listening, events: int) -> None:
         del events
