@@ -17,8 +17,7 @@ from marchproxy_sockets.carried import Carried
 from marchproxy_sockets.loop import Loop
 from marchproxy_sockets.tcp.pipes import Pipes
 from marchproxy_sockets.tcp.service import TcpService
-from marchproxy_sockets.udp.batch import Batch
-from marchproxy_sockets.udp.service import UdpService
+from marchproxy_sockets.udp.service import DATAGRAM_BYTES, UdpService
 
 if TYPE_CHECKING:
     from marchproxy_core.config import Settings
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
     from marchproxy_core.workers.messages import ServiceWork
 
 log = structlog.get_logger()
-
-_DATAGRAMS = 32
-"""How many datagrams one system call may move."""
 
 
 def main(worker: Worker) -> None:
@@ -49,7 +45,7 @@ class Relay:
         self._worker = worker
         self._loop = Loop()
         self._pipes = Pipes()
-        self._batches: tuple[Batch, Batch] | None = None
+        self._datagram = memoryview(bytearray(DATAGRAM_BYTES))
         self._services: dict[str, TcpService | UdpService] = {}
         self._lent: dict[int, tuple[Endpoint, socket.socket]] = {}
         self._given: dict[tuple[str, int], socket.socket] = {}
@@ -74,8 +70,6 @@ class Relay:
             sock.close()
         self._loop.close()
         self._pipes.close()
-        for batch in self._batches or ():
-            batch.close()
 
     def _on_word(self, events: int) -> None:
         del events
@@ -148,9 +142,7 @@ class Relay:
     def _make(self, carried: Carried) -> TcpService | UdpService:
         if carried.work.service.protocol is Protocol.TCP:
             return TcpService(self._loop, carried, self._pipes)
-        if self._batches is None:
-            self._batches = Batch(_DATAGRAMS), Batch(_DATAGRAMS)
-        return UdpService(self._loop, carried, *self._batches)
+        return UdpService(self._loop, carried, self._datagram)
 
     def _give(
         self,

@@ -17,7 +17,6 @@ from marchproxy_core.workers.messages import ServiceWork
 from marchproxy_sockets.carried import Carried
 from marchproxy_sockets.loop import Loop
 from marchproxy_sockets.udp import service as udp
-from marchproxy_sockets.udp.batch import Batch
 
 
 def a_socket() -> socket.socket:
@@ -57,8 +56,8 @@ def test_a_full_table_refuses_and_counts_and_loses_no_flow(ledger, monkeypatch) 
         cells=book.given["dns"],
     )
     worker = SimpleNamespace(index=0, ledger=ledger, observe=lambda *_, **__: None)
-    loop, batches = Loop(), (Batch(8), Batch(8))
-    relay = udp.UdpService(loop, Carried(worker, work, Settings()), *batches)
+    loop = Loop()
+    relay = udp.UdpService(loop, Carried(worker, work, Settings()), memoryview(bytearray(udp.DATAGRAM_BYTES)))
     relay.listen([(listen, front)])
     clients = [a_socket() for _ in range(5)]
     for _ in range(2):
@@ -76,5 +75,5 @@ def test_a_full_table_refuses_and_counts_and_loses_no_flow(ledger, monkeypatch) 
     assert ledger.total(first + ACTIVE) == 0
     assert front.fileno() == -1, "the service closes the sockets that it was given"
     loop.close()
-    for one in (*clients, server, *batches):
+    for one in (*clients, server):
         one.close()

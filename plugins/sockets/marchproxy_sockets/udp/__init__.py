@@ -1,1 +1,1 @@
-"""The UDP relay: ``service`` reads clients, ``flow`` is one of them, ``batch`` moves many datagrams a call."""
+"""The UDP relay: ``service`` reads clients, ``flow`` is one of them and reads its backend."""

@@ -12,13 +12,19 @@ from typing import TYPE_CHECKING, Final, final
 from marchproxy_core.drops import DropReason
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from marchproxy_core.services import Endpoint
+    from marchproxy_sockets.proxy_header import Address
     from marchproxy_sockets.udp.service import Listening, UdpService
 
 _DATAGRAM: Final = int(socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 _NO_PORT: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAGAIN})
 """What connect(2) of a datagram socket says when no port of ours is free; the backend is not to blame."""
+_TRY_LATER: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.ENOBUFS})
 NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_BURST: Final = 32
+"""How many answers are read of one backend before others get their turn."""
 
 
 @final
@@ -29,12 +35,12 @@ class Flow:
         "answered",
         "backend_cell",
         "backend_endpoint",
+        "client",
         "control",
         "due_tick",
         "first",
         "key",
         "listening",
-        "name",
         "service",
         "sock",
         "touched_s",
@@ -42,7 +48,12 @@ class Flow:
     )
 
     def __init__(
-        self, service: UdpService, listening: Listening, key: bytes, name: bytes, control: bytes
+        self,
+        service: UdpService,
+        listening: Listening,
+        key: Hashable,
+        client: Address,
+        control: tuple[tuple[int, int, bytes], ...],
     ) -> None:
         """Note who the client is; :meth:`open` finds a backend.
 
@@ -50,13 +61,13 @@ class Flow:
             service: The service.
             listening: The socket that the client talks to.
             key: Under which the service has the flow.
-            name: The client's address, as the kernel has it.
+            client: The client's address.
             control: Control messages to answer with, so that answers come from where the client sent to.
         """
         self.service = service
         self.listening = listening
         self.key = key
-        self.name = name
+        self.client = client
         self.control = control
         self.sock: SocketType | None = None
         self.backend_cell = 0
@@ -73,7 +84,7 @@ class Flow:
         carried = self.service.carried
         while True:
             tried = [index for index, one in enumerate(carried.backends) if one in self.tried]
-            index = carried.pick(self._client() if carried.by_client else None, tried)
+            index = carried.pick(self._packed_client() if carried.by_client else None, tried)
             if index is None:
                 return DropReason.BACKEND_REFUSED if self.tried else DropReason.NO_BACKEND
             endpoint = carried.backends[index]
@@ -121,25 +132,31 @@ class Flow:
     def on_event(self, events: int) -> None:
         """Take the backend's answers, or learn that nobody is there."""
         del events
-        service = self.service
-        assert self.sock is not None
-        try:
-            count = service.answer(self, self.sock.fileno())
-        except OSError as error:
-            if error.errno == errno.EMSGSIZE:
-                # A router sent a datagram back as too large for its next link (udp(7)): the path is narrow, the backend
-                # well. Linux has noted the path's MTU, and breaks later datagrams up.
-                service.carried.drop(DropReason.SEND_FAILED)
-            else:
-                self.refused(error)
-            return
-        if count:
-            self.touched_s = service.loop.now_s
+        service, sock, buffer = self.service, self.sock, self.service.buffer
+        assert sock is not None
+        packets = size = 0
+        failure: OSError | None = None
+        for _ in range(_BURST):
+            try:
+                length = sock.recv_into(buffer)
+            except OSError as error:
+                failure = error if error.errno not in _TRY_LATER else None
+                break
             if not self.answered:
-                self.answered = True
-                self.first = None
-                if self.backend_endpoint is not None:
-                    service.carried.worked(self.backend_endpoint)
+                self._answered()
+            self.touched_s = service.loop.now_s
+            if self._reply(buffer[:length]):
+                packets += 1
+                size += length
+        service.count_out(packets, size)
+        if failure is None:
+            return
+        if failure.errno == errno.EMSGSIZE:
+            # A router sent a datagram back as too large for its next link (udp(7)): the path is narrow, the backend
+            # well. Linux has noted the path's MTU, and breaks later datagrams up.
+            service.carried.drop(DropReason.SEND_FAILED)
+        else:
+            self.refused(failure)
 
     def refused(self, error: OSError) -> None:
         """Go to another backend with what opened the flow, unless this one has answered before."""
@@ -177,6 +194,23 @@ class Flow:
         self.close()
         return None
 
+    def _answered(self) -> None:
+        self.answered = True
+        self.first = None
+        if self.backend_endpoint is not None:
+            self.service.carried.worked(self.backend_endpoint)
+
+    def _reply(self, payload: memoryview) -> bool:
+        try:
+            if self.control:
+                self.listening.sock.sendmsg((payload,), self.control, 0, self.client)
+            else:
+                self.listening.sock.sendto(payload, self.client)
+        except OSError:
+            self.service.carried.drop(DropReason.SEND_FAILED)
+            return False
+        return True
+
     def _leave_backend(self) -> None:
         if self.sock is not None:
             self.service.loop.close_socket(self.sock, is_copy=False)
@@ -187,6 +221,6 @@ class Flow:
         self.tried = (*self.tried, endpoint)
         self.service.carried.failed(endpoint, error.strerror or os.strerror(error.errno or errno.EIO))
 
-    def _client(self) -> bytes:
-        """Return the client's packed IP address, out of a struct sockaddr_in (ip(7)) or sockaddr_in6 (ipv6(7))."""
-        return self.name[4:8] if len(self.name) == 16 else self.name[8:24]
+    def _packed_client(self) -> bytes:
+        host = self.client[0]
+        return socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
