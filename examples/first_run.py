@@ -23,7 +23,7 @@ from demo_backend import FIRST, cannot_listen, run_program, serve_backends
 from marchproxy_core.admin.answers import ReadyzAnswer
 from marchproxy_core.cli.client import AdminClient
 from marchproxy_core.config import Config, UnixAddress, load
-from marchproxy_core.errors import AdminError
+from marchproxy_core.errors import AdminError, MarchProxyError
 from marchproxy_core.plugins import discover
 from marchproxy_core.services import Endpoint, Protocol
 
@@ -48,6 +48,10 @@ async def run(file: Path) -> int:
                     await _show(config)
                 status = await daemon.wait()
             nursery.cancel_scope.cancel()
+    if status < 0:  # a daemon that exits by itself has said why
+        raise MarchProxyError(
+            f"the daemon was killed by {signal.Signals(-status).name}; its clients were cut off"
+        )
     return status
 
 
