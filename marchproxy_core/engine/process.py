@@ -1,4 +1,4 @@
-"""What the control process sets for itself before it runs anything: CPUs, open files, garbage collector.
+"""What the control process sets for itself before it runs anything: name, CPUs, open files, garbage collector.
 
 Once, before the trio run, so that every thread that is started later has it too. Host facts are gathered before:
 :attr:`HostFacts.cpus <marchproxy_core.host.HostFacts.cpus>` are those that the workers may have.
@@ -11,6 +11,7 @@ import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import structlog
 
@@ -22,13 +23,16 @@ log = structlog.get_logger()
 
 
 def prepare_process(config: Config) -> None:
-    """Put ``ADMIN_CPU_AFFINITY``, ``GOGC`` and the highest limit of open files into effect for this process.
+    """Put its name, ``ADMIN_CPU_AFFINITY``, ``GOGC`` and the highest limit of open files into effect for this process.
 
     Raises:
         ConfigError: ``ADMIN_CPU_AFFINITY`` or ``PROXY_CPU_AFFINITY`` names a CPU that the process cannot run on.
     """
     settings = config.settings
     _check_cpus(config)
+    # For ps, pgrep, and who asks what holds a port. It is python3 where pip's script starts it through a shell,
+    # since the path has a space or is too long for #!.
+    Path("/proc/self/comm").write_text("marchproxy", encoding="ascii")
     if settings.admin_cpu_affinity:
         for thread in os.listdir("/proc/self/task"):
             os.sched_setaffinity(int(thread), settings.admin_cpu_affinity)
