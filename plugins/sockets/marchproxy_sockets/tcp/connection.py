@@ -19,6 +19,7 @@ from marchproxy_core.drops import DropReason
 from marchproxy_core.services import ProxyHeader
 from marchproxy_core.workers.ledger import BYTES_IN, BYTES_OUT
 from marchproxy_sockets.loop import TICK_S
+from marchproxy_sockets.outgoing import NO_DESCRIPTORS
 from marchproxy_sockets.proxy_header import encode_v1, encode_v2
 from marchproxy_sockets.tcp.end import NOBODY, WATCH, End
 from marchproxy_sockets.tcp.greeting import Greeting
@@ -35,7 +36,6 @@ Address = tuple[str, int] | tuple[str, int, int, int]
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """For SO_LINGER: close(2) then sends a reset (socket(7))."""
 _STREAM: Final = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class _State(enum.Enum):

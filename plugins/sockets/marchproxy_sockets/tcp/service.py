@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final, final
 
 from marchproxy_core.drops import DropReason
 from marchproxy_core.services import ProxyHeader
-from marchproxy_sockets.tcp.connection import NO_DESCRIPTORS, RESET_ON_CLOSE, Address, Connection
+from marchproxy_sockets.outgoing import NO_DESCRIPTORS, set_buffers
+from marchproxy_sockets.tcp.connection import RESET_ON_CLOSE, Address, Connection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,11 +111,7 @@ class TcpService:
     def prepare(self, sock: SocketType) -> None:
         """Set a socket's options before it connects to a backend."""
         sock.setsockopt(_TCP, _NODELAY, 1)
-        settings = self.carried.settings
-        if settings.recv_buffer_size is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, settings.recv_buffer_size)
-        if settings.send_buffer_size is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.send_buffer_size)
+        set_buffers(sock, self.carried.settings)
 
     def _on_clients(self, sock: socket.socket, events: int) -> None:
         del events

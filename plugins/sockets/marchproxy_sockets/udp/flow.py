@@ -10,6 +10,7 @@ from socket import SocketType
 from typing import TYPE_CHECKING, Final, final
 
 from marchproxy_core.drops import DropReason
+from marchproxy_sockets.outgoing import NO_DESCRIPTORS, set_buffers
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -22,7 +23,6 @@ _DATAGRAM: Final = int(socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CL
 _NO_PORT: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAGAIN})
 """What connect(2) of a datagram socket says when no port of ours is free; the backend is not to blame."""
 _TRY_LATER: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.ENOBUFS})
-NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _BURST: Final = 32
 """How many answers are read of one backend before others get their turn."""
 
@@ -96,7 +96,7 @@ class Flow:
                 self._note_failure(endpoint, error)
                 continue
             try:
-                self.service.prepare(sock)
+                set_buffers(sock, carried.settings)
                 sock.connect((str(endpoint.ip), endpoint.port))
                 self.service.loop.watch(sock.fileno(), select.EPOLLIN, self.on_event)
             except OSError as error:

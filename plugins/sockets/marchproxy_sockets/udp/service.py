@@ -26,7 +26,6 @@ from marchproxy_sockets.udp.flow import Flow
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
-    from socket import SocketType
 
     from marchproxy_sockets.carried import Carried
     from marchproxy_sockets.loop import Loop
@@ -128,14 +127,6 @@ class UdpService:
         if reason is not None and self.active:
             self.carried.drop(reason, self.active)
         self.listen(())
-
-    def prepare(self, sock: SocketType) -> None:
-        """Set a socket's options before it connects to a backend."""
-        settings = self.carried.settings
-        if settings.recv_buffer_size is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, settings.recv_buffer_size)
-        if settings.send_buffer_size is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.send_buffer_size)
 
     def count_in(self, packets: int, size: int) -> None:
         """Count datagrams that went to a backend, and their bytes."""
