@@ -100,6 +100,8 @@ class ListenerSet:
 
     def _listener(self, protocol: Protocol, endpoint: Endpoint, *, service: str) -> Listener:
         sockets: list[socket.socket] = []
+        was_taken = _is_taken(protocol, endpoint)
+        holder = port_holder(protocol, endpoint) if was_taken else ""
         try:
             for _ in range(self._worker_count):
                 sockets.append(_bound(protocol, endpoint, self._buffers))  # noqa: PERF401 - kept when the next one fails
@@ -111,11 +113,13 @@ class ListenerSet:
             for sock in sockets:
                 sock.close()
             fix = _FIXES.get(error.errno or 0, "see the error")
-            holder = port_holder(protocol, endpoint) if error.errno == errno.EADDRINUSE else ""
-            what = f"{error.strerror} by {holder}" if holder else error.strerror
+            taken_by = f" by {holder}" if holder and error.errno == errno.EADDRINUSE else ""
+            what = f"{error.strerror}{taken_by}"
             raise ListenError(
                 f"service {service!r} cannot listen on {protocol} {endpoint}: {what} - fix: {fix}"
             ) from error
+        if was_taken:
+            log.warning("listener.shared", service=service, address=str(endpoint), holder=holder)
         return Listener(endpoint, tuple(sockets))
 
 
@@ -134,6 +138,25 @@ def _has_ipv6() -> bool:
     except OSError as error:
         return error.errno != errno.EAFNOSUPPORT
     return True
+
+
+def _is_taken(protocol: Protocol, endpoint: Endpoint) -> bool:
+    """Whether somebody has the address already: one of the same user who set SO_REUSEPORT too would not stop us.
+
+    That is how a daemon takes over from another without a client refused, so it is told, not forbidden.
+    """
+    family = socket.AF_INET6 if endpoint.ip.version == 6 else socket.AF_INET
+    kind = socket.SOCK_STREAM if protocol is Protocol.TCP else socket.SOCK_DGRAM
+    try:
+        with socket.socket(family, kind) as sock:
+            if protocol is Protocol.TCP:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # past connections in TIME_WAIT
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind((str(endpoint.ip), endpoint.port))
+    except OSError as error:
+        return error.errno == errno.EADDRINUSE
+    return False
 
 
 def _bound(protocol: Protocol, endpoint: Endpoint, buffers: Buffers) -> socket.socket:

@@ -92,6 +92,7 @@ class _Endpoints:
         return Response(json.dumps(schema()), media_type="application/schema+json")
 
     async def metrics(self, request: Request) -> Response:
+        await self._view.refresh()
         page, content_type = self._page.render(request.headers.get("accept", ""))
         return Response(page, headers={"Content-Type": content_type})
 

@@ -74,6 +74,10 @@ class EngineView(Protocol):
         """
         ...
 
+    async def refresh(self) -> None:
+        """Have :meth:`stats` show the counters as they are now; a tier that does not answer keeps its last ones."""
+        ...
+
     def fallbacks(self) -> Mapping[tuple[str, str, str], int]:
         """How often a service moved, by tier left, tier taken and reason; reasons are a small fixed set."""
         ...

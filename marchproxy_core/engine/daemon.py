@@ -71,6 +71,10 @@ class Daemon:
         """Counters by tier since the daemon started."""
         return self.engine.stats()
 
+    async def refresh(self) -> None:
+        """Read every tier's counters anew."""
+        await self.engine.refresh_stats()
+
     def fallbacks(self) -> Mapping[tuple[str, str, str], int]:
         """How often a service moved, by tier left, tier taken and reason."""
         return self.engine.moves

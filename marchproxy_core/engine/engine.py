@@ -161,9 +161,15 @@ class Engine:
             self._publish()
 
     def stats(self) -> dict[str, TierStats]:
-        """Return the counters by tier, summed over all attachments; at most a second old."""
+        """Return the counters by tier, summed over all attachments, as of the last pulse or :meth:`refresh_stats`."""
         self._history.keep({service.name for service in (*self.config.services, *self._leaving)})
         return self._history.total({tier: one.stats() for tier, one in self._supervisors.items() if one.life})
+
+    async def refresh_stats(self) -> None:
+        """Read every tier's counters anew; all at once, since one that hangs keeps its old ones only after 2 s."""
+        async with trio.open_nursery() as nursery:
+            for supervisor in self._supervisors.values():
+                nursery.start_soon(supervisor.refresh)
 
     async def _start(self, nursery: trio.Nursery) -> None:
         await nursery.start(watch_interfaces, self._lose_interface)
@@ -305,19 +311,15 @@ class Engine:
         timeout_s = self.config.settings.drain_timeout
         grace_s = min(_DRAIN_GRACE_S, timeout_s)
         await trio.sleep(grace_s)
-        await self._refresh()
+        await self.refresh_stats()
         with trio.move_on_after(timeout_s - grace_s):
             while self._busy(names()):
                 await trio.sleep(_DRAIN_LOOK_S)
-                await self._refresh()
+                await self.refresh_stats()
         if cut_off := self._busy(names()):
             log.warning("drain.cut_off", services=sorted(cut_off))
         elif names():
             log.info("drain.finished", services=sorted(names()))
-
-    async def _refresh(self) -> None:
-        for supervisor in tuple(self._supervisors.values()):
-            await supervisor.refresh()
 
     def _busy(self, names: set[str]) -> set[str]:
         """Return those of the services that have connections, as the last snapshots have it."""

@@ -8,6 +8,7 @@ take seconds: the services must not wait for it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import final
 
 import attrs
@@ -93,15 +94,27 @@ class TierLife:
             self.attachment = attachment
             self._stage = "forward"
             self._scope.deadline = trio.current_time() + FORWARD_DEADLINE_S
-            async with trio.open_nursery() as nursery:
-                await nursery.start(self._forward, attachment)
-                self._stage = "running"
-                self._scope.deadline = float("inf")
-                self.on_up()
-                try:
-                    await self._take_pulse()
-                except TierFault as fault:
-                    self.fail(fault)
+            try:
+                await self._running(attachment)
+            finally:
+                await self._count_once_more()
+
+    async def _running(self, attachment: Attachment) -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._forward, attachment)
+            self._stage = "running"
+            self._scope.deadline = float("inf")
+            self.on_up()
+            try:
+                await self._take_pulse()
+            except TierFault as fault:
+                self.fail(fault)
+
+    async def _count_once_more(self) -> None:
+        """Have what came since the last pulse, unless it is the counters that failed."""
+        if self._fault is None or self._fault.stage != "stats":
+            with trio.CancelScope(shield=True), suppress(TierFault):
+                await self.refresh()
 
     async def _forward(self, attachment: Attachment, *, task_status: trio.TaskStatus[None]) -> None:
         try:

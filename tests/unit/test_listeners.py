@@ -18,6 +18,7 @@ from marchproxy_core.listeners import Buffers, ListenerSet
 from marchproxy_core.services import Backend, Endpoint, Protocol, Service
 from marchproxy_core.testing.lab.naming import in_own_thread
 
+KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
 SOCKET_CALL = {"x86_64": 41, "aarch64": 198}
 """Number of socket(2), from the kernel's unistd.h."""
 
@@ -160,3 +161,22 @@ def test_an_ipv6_address_that_was_asked_for_is_an_error_where_the_host_has_no_ip
             ListenerSet(1).open([web])
 
     in_own_thread(without_ipv6)
+
+
+@pytest.mark.parametrize("protocol", Protocol)
+def test_sharing_an_address_with_another_daemon_is_told_once_for_each_address(listeners, protocol):
+    shared = service("shared", f"127.0.0.1:{free_port(KINDS[protocol])}", protocol=protocol)
+    with structlog.testing.capture_logs() as log:
+        listeners.open([shared])
+    assert log == []
+    other_daemon = ListenerSet(2)
+    with structlog.testing.capture_logs() as log:
+        other_daemon.open([shared])
+    other_daemon.close()
+    (line,) = log
+    assert (line["event"], line["service"], line["address"]) == (
+        "listener.shared",
+        "shared",
+        str(shared.listen[0]),
+    )
+    assert f"(pid {os.getpid()})" in line["holder"]

@@ -102,6 +102,8 @@ class FakeEngine:
     started_at: datetime = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     board: HealthBoard = attrs.field(factory=lambda: HealthBoard((WEB, DNS, LOCKED), now=0.0))
     counters: dict[str, TierStats] = attrs.field(factory=dict)
+    not_read_yet: dict[str, TierStats] = attrs.field(factory=dict)
+    """What a refresh brings."""
     moves: dict[tuple[str, str, str], int] = attrs.field(factory=dict)
     on_reload: Callable[[], ReloadResult] = ReloadResult
     reloads: int = 0
@@ -120,6 +122,10 @@ class FakeEngine:
 
     def stats(self) -> Mapping[str, TierStats]:
         return self.counters
+
+    async def refresh(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self.counters = {**self.counters, **self.not_read_yet}
 
     def fallbacks(self) -> Mapping[tuple[str, str, str], int]:
         return self.moves

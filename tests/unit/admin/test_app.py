@@ -10,6 +10,7 @@ import trio
 from marchproxy_core.admin.view import ReloadResult
 from marchproxy_core.config import Settings, UnixAddress
 from marchproxy_core.errors import ConfigError, ConfigProblem, ListenError
+from marchproxy_core.model import ServiceStats, TierStats
 from marchproxy_core.services import Endpoint
 
 GETS = ("/admin/acceleration", "/admin/rules/classification", "/admin/backends/health", "/healthz", "/readyz")
@@ -254,6 +255,12 @@ async def test_off_loopback_all_but_the_probes_ask_for_the_token(make_engine, se
             right = await client.get(path, headers={"Authorization": f"Bearer {TOKEN}"})
             assert right.status_code == 200
         assert (await client.post("/healthz")).status_code == 401
+
+
+async def test_metrics_show_the_counters_as_they_are_now(engine, client):
+    engine.not_read_yet = {"sockets": TierStats(services={"web": ServiceStats(connections_opened=13)})}
+    page = (await client.get("/metrics")).text
+    assert 'marchproxy_connections_opened_total{service="web",tier="sockets"} 13.0' in page
 
 
 async def test_a_unix_socket_needs_no_token_to_be_read(make_engine, serving, socket_path):

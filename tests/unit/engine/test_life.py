@@ -72,3 +72,10 @@ async def test_cancelling_a_life_is_no_fault_and_gives_everything_back(failing_t
         nursery.cancel_scope.cancel()
     assert downs == []
     assert tier.held == 0
+
+
+async def test_what_came_since_the_last_pulse_is_counted(failing_tier):
+    tier = failing_tier("running")
+    life = life_of(tier, [], tier.break_now)
+    await life.run(None)
+    assert life.last_stats.services["web"].connections_opened == 1
