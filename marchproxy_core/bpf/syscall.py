@@ -98,7 +98,7 @@ class BpfError(MarchProxyError, OSError):
     def __str__(self) -> str:
         strerror = "not supported for this kind of object" if self.errno == ENOTSUPP else self.strerror
         hint = ""
-        if self.errno in (errno.EPERM, errno.EACCES):
+        if self.errno == errno.EPERM and os.geteuid() != 0:
             hint = " - need CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON: run as root"
         return f"{self.what}: BPF_{self.command.name} failed: {self.errno_name}, {strerror}{hint}"
 
