@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import zlib
 from array import array
 from collections.abc import Sequence
 from functools import lru_cache
@@ -21,8 +20,9 @@ SMALL_TABLE = 16381
 LARGE_TABLE = 65537
 """Slots beyond that: good for 655 backends at 100 each; built in 20 to 50 ms."""
 
-# 2^64 / golden ratio, odd: CRC-32 is linear, so neighbouring addresses need scattering.
-_SCATTER = 0x9E3779B97F4A7C15
+_WORD = (1 << 64) - 1
+# 2^64 / golden ratio; then the multipliers of MurmurHash3's 64-bit finalizer.
+_FOLD, _MIX, _MIX_AGAIN = 0x9E3779B97F4A7C15, 0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53
 
 
 def table_size(backends: int) -> int:
@@ -35,13 +35,17 @@ def table_size(backends: int) -> int:
 
 
 def maglev_slot(key: bytes, size: int) -> int:
-    """Return the slot of a key in a table of ``size`` slots.
+    """Return the slot of a key of up to 16 bytes in a table of ``size`` slots.
 
-    ``((crc32(key) * 0x9E3779B97F4A7C15 mod 2^64) >> 32) mod size``, CRC-32 as in IEEE 802.3 and zlib. Plain
-    arithmetic so that a packet tier finds the same slot in C, and a client keeps its backend when its service
-    changes tiers. The hash has no secret: who picks his own address may pick his backend.
+    With ``high`` and ``low`` the two 64-bit halves of the key as one big-endian number, all modulo 2^64:
+    ``m = (low ^ high * _FOLD) * _MIX``, ``m = (m ^ m >> 32) * _MIX_AGAIN``, and the slot is ``(m >> 32) % size``.
+    Plain arithmetic so that a packet tier finds the same slot in C (packet/c/flows.h), and a client keeps its backend
+    when its service changes tiers. The hash has no secret: who picks his own address may pick his backend.
     """
-    return ((zlib.crc32(key) * _SCATTER & 0xFFFFFFFFFFFFFFFF) >> 32) % size
+    number = int.from_bytes(key)
+    mixed = ((number & _WORD) ^ ((number >> 64) * _FOLD & _WORD)) * _MIX & _WORD
+    mixed = (mixed ^ mixed >> 32) * _MIX_AGAIN & _WORD
+    return (mixed >> 32) % size
 
 
 def maglev_table(keys: Sequence[bytes], weights: Sequence[int], size: int) -> array[int]:

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/* Finding, opening and following flows.
+ *
+ * One flow has one value and two keys. The reply's key goes in first: it is the one that may be taken, by another
+ * client behind the same source port. When the client's key then turns out to be there already (two CPUs, one
+ * client), the reply's key goes out again, so there is never half a flow. Only user space ends a flow. */
+#pragma once
+
+#define MP_TRIES_A_SOURCE 32 /* a power of two */
+#define MP_TRIES 128         /* over all source addresses of one backend */
+
+static MP_INLINE uint32_t mp_tick(uint64_t now)
+{
+    return (uint32_t)(now >> 30);
+}
+
+/* The slot of a client in its service's table of picks; by address as marchproxy_core/backends/maglev.py has it,
+ * so that a client keeps its backend when its service changes tiers. */
+static MP_INLINE uint32_t mp_slot(const struct mp_view *view, const struct mp_service *service, uint32_t seed)
+{
+    const uint32_t *word = view->key.source.word;
+    uint64_t high = 0, low = __builtin_bswap32(word[3]);
+    if (view->version == 6) {
+        high = (uint64_t)__builtin_bswap32(word[0]) << 32 | __builtin_bswap32(word[1]);
+        low |= (uint64_t)__builtin_bswap32(word[2]) << 32;
+    }
+    if (!(service->flags & MP_BY_ADDRESS))
+        high ^= (uint64_t)seed << 32 | view->key.source_port;
+    uint64_t mixed = (low ^ high * 0x9e3779b97f4a7c15ULL) * 0xff51afd7ed558ccdULL;
+    mixed = (mixed ^ mixed >> 32) * 0xc4ceb9fe1a85ec53ULL;
+    return (uint32_t)((mixed >> 32) % service->slots);
+}
+
+/* Whether one more flow is on time, given the rate that `interval` and `burst` stand for. */
+static MP_INLINE int mp_is_due(const struct mp_load *load, uint64_t now, uint64_t interval, uint64_t burst)
+{
+    return !interval || load->due <= now + burst;
+}
+
+/* Two CPUs may do this at once, and then count one flow for both: limits are kept to within a flow per CPU. */
+static MP_INLINE void mp_charge(struct mp_load *load, uint64_t now, uint64_t interval)
+{
+    uint64_t due = load->due;
+    if (interval)
+        load->due = (due < now ? now : due) + interval;
+    mp_atomic_add(&load->opened, 1);
+}
+
+static MP_INLINE enum mp_reason mp_admit(const struct mp_service *service, const struct mp_settings *settings, uint64_t now)
+{
+    struct mp_load *own = mp_load_at(service->number), *all = mp_load_at(0);
+    if (!own || !all)
+        return MP_FAULT;
+    if (service->max_active && own->opened - own->ended >= service->max_active)
+        return MP_MAX_CONNECTIONS;
+    if (settings->max_active && all->opened - all->ended >= settings->max_active)
+        return MP_GLOBAL_MAX_CONNECTIONS;
+    if (!mp_is_due(own, now, service->interval, service->burst))
+        return MP_CONNECTION_RATE;
+    if (!mp_is_due(all, now, settings->interval, settings->burst))
+        return MP_GLOBAL_CONNECTION_RATE;
+    return MP_FORWARDED;
+}
+
+/* Gives the flow a source address and port that no other flow to this backend has, and its reply's key. */
+static MP_INLINE enum mp_reason mp_reserve(struct mp_flow *flow, const struct mp_backend *backend,
+                                           const struct mp_settings *settings, const struct mp_flow_ref *ref)
+{
+    struct mp_flow_key reply = {.source = flow->backend, .source_port = flow->backend_port, .protocol = flow->protocol};
+    uint32_t first = settings->first_port, span = (uint32_t)settings->last_port - first + 1;
+    uint32_t start = mp_random(), client_port = MP_BE16(flow->client_port);
+    uint32_t sources = backend->sources;
+    if (!sources || settings->last_port < first)
+        return MP_NO_SOURCE_PORT;
+#pragma clang loop unroll(disable)
+    for (uint32_t try = 0; try < MP_TRIES; try++) {
+        if (try / MP_TRIES_A_SOURCE >= sources)
+            break;
+        uint32_t which = (start + try / MP_TRIES_A_SOURCE) % sources;
+        const struct mp_address *source = mp_source_at(backend->first_source + which);
+        if (!source)
+            return MP_FAULT;
+        uint32_t port = first + (start + try) % span;
+        if (try == 0 && client_port >= first && client_port - first < span)
+            port = client_port;
+        flow->source = *source;
+        flow->source_port = MP_BE16(port);
+        reply.destination = flow->source;
+        reply.destination_port = flow->source_port;
+        if (mp_add_key(&reply, ref) == 0)
+            return MP_FORWARDED;
+    }
+    return MP_NO_SOURCE_PORT;
+}
+
+static MP_INLINE void mp_note_sums(struct mp_flow *flow)
+{
+    uint32_t to_backend = mp_sum(mp_sum(mp_address_sum(&flow->source), mp_address_sum(&flow->backend)),
+                                 mp_sum(~mp_address_sum(&flow->client), ~mp_address_sum(&flow->listen)));
+    uint32_t ports = 0;
+    ports = mp_changed16(ports, flow->client_port, flow->source_port);
+    ports = mp_changed16(ports, flow->listen_port, flow->backend_port);
+    flow->address_sum[MP_FROM_CLIENT] = mp_fold(to_backend);
+    flow->port_sum[MP_FROM_CLIENT] = mp_fold(ports);
+    /* What leads back is the complement. */
+    flow->address_sum[MP_FROM_BACKEND] = (uint16_t)~mp_fold(to_backend);
+    flow->port_sum[MP_FROM_BACKEND] = (uint16_t)~mp_fold(ports);
+}
+
+static MP_INLINE void mp_remove_reply_key(const struct mp_flow *flow)
+{
+    struct mp_flow_key reply = {.source = flow->backend,
+                                .destination = flow->source,
+                                .source_port = flow->backend_port,
+                                .destination_port = flow->source_port,
+                                .protocol = flow->protocol};
+    mp_remove_key(&reply);
+}
+
+/* Opens a flow for the packet in view, to the backend given; on success `*opened` is where it is. */
+static MP_INLINE enum mp_reason mp_open(const struct mp_view *view, const struct mp_service *service,
+                                        const struct mp_settings *settings, uint32_t backend_id,
+                                        const struct mp_backend *backend, uint64_t now, struct mp_flow **opened)
+{
+    struct mp_flow_ref ref = {.side = MP_FROM_BACKEND};
+    if (mp_take_flow(&ref.flow))
+        return MP_FLOW_TABLE_FULL;
+    struct mp_flow *flow = mp_flow_at(ref.flow);
+    if (!flow)
+        return MP_FAULT;
+    flow->client = view->key.source;
+    flow->listen = view->key.destination;
+    flow->backend = backend->address;
+    flow->client_port = view->key.source_port;
+    flow->listen_port = view->key.destination_port;
+    flow->backend_port = backend->port;
+    flow->service = service->number;
+    flow->backend_id = backend_id;
+    flow->protocol = view->protocol;
+    flow->hooks = service->hooks;
+    flow->ended = 0;
+    flow->expires = mp_tick(now) + settings->opening_ticks;
+    flow->state = MP_IN_USE;
+    enum mp_reason reason = mp_reserve(flow, backend, settings, &ref);
+    if (reason == MP_FORWARDED) {
+        mp_note_sums(flow);
+        ref.side = MP_FROM_CLIENT;
+        if (mp_add_key(&view->key, &ref) == 0) {
+            *opened = flow;
+            return MP_FORWARDED;
+        }
+        mp_remove_reply_key(flow);
+        reason = MP_FLOW_ENDING;
+    }
+    flow->state = 0;
+    mp_return_flow(ref.flow);
+    return reason;
+}
+
+static MP_INLINE int mp_is_closed(uint8_t state)
+{
+    return (state & MP_RESET) || (state & (MP_CLIENT_FIN | MP_BACKEND_FIN)) == (MP_CLIENT_FIN | MP_BACKEND_FIN);
+}
+
+/* Follows a flow's life, as far as its expiry needs it. Nothing here is believed for longer than until the next packet:
+ * a forged RST shortens a flow's life, and the next real packet restores it. Written only where it changes, once a tick
+ * as a rule, so that the two CPUs of the two directions do not fight for the line. */
+static MP_INLINE void mp_follow(struct mp_flow *flow, uint32_t side, const struct mp_view *view,
+                                const struct mp_settings *settings, uint64_t now)
+{
+    uint8_t before = flow->state, state = before & (uint8_t)~MP_RESET;
+    if (view->protocol == MP_TCP) {
+        if (side == MP_FROM_CLIENT && (view->tcp_flags & (MP_SYN | MP_ACK)) == MP_SYN && mp_is_closed(before))
+            state = MP_IN_USE; /* the client uses its port again */
+        if (view->tcp_flags & MP_RST)
+            state |= MP_RESET;
+        if (view->tcp_flags & MP_FIN)
+            state |= side == MP_FROM_CLIENT ? MP_CLIENT_FIN : MP_BACKEND_FIN;
+    }
+    if (side == MP_FROM_BACKEND)
+        state |= MP_ANSWERED;
+    uint32_t ticks = settings->established_ticks;
+    if (mp_is_closed(state))
+        ticks = settings->closing_ticks;
+    else if (view->protocol == MP_TCP && !(state & MP_ANSWERED))
+        ticks = settings->opening_ticks;
+    uint32_t expires = mp_tick(now) + ticks;
+    if (state != before)
+        flow->state = state;
+    if (expires != flow->expires)
+        flow->expires = expires;
+}

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/* What the packet engine and user space share: keys, values, verdicts, reasons.
+ *
+ * Python reads this file too (marchproxy_core/packet/layout.py, by cffi), so it holds plain declarations only.
+ * Addresses and ports are in network byte order. A change of any layout is a change of MP_SCHEMA: tables of one
+ * schema are never opened by a program of another. */
+
+enum mp_version {
+    MP_SCHEMA = 1
+};
+
+/* An IPv6 address, or an IPv4 address as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2). */
+struct mp_address {
+    uint32_t word[4];
+};
+
+/* Which end of a flow a packet comes from. */
+enum mp_side {
+    MP_FROM_CLIENT,
+    MP_FROM_BACKEND
+};
+
+/* Where the engine is run; one bit each in the masks called hooks. */
+enum mp_hook {
+    MP_HOOK_XDP,
+    MP_HOOK_TC
+};
+
+/* The tables, by number: a program names them so, and the loader knows what is meant (packet/tables.py). */
+enum mp_table {
+    MP_KEYS,      /* mp_flow_key to mp_flow_ref */
+    MP_FLOWS,     /* array of mp_flow */
+    MP_FREE,      /* queue of places in it that are free */
+    MP_SERVICES,  /* mp_service_key to mp_service */
+    MP_PICKS,     /* by a service's number, an array of mp_picks */
+    MP_BACKENDS,  /* array of mp_backend */
+    MP_SOURCES,   /* array of mp_address */
+    MP_LOADS,     /* array of mp_load, by a service's number */
+    MP_COUNTERS,  /* array of mp_counters, by hook and service's number, one for each CPU */
+    MP_REASONS_SEEN, /* array of uint64_t by hook, service's number and reason, one for each CPU */
+    MP_SETTINGS,  /* array of one mp_settings */
+    MP_TABLES
+};
+
+/* What becomes of a packet. */
+enum mp_verdict {
+    MP_PASS,    /* as it came, to the next tier */
+    MP_FORWARD, /* rewritten, to the next hop */
+    MP_REPLY,   /* replaced by an ICMP error, back to where it came from */
+    MP_DROP
+};
+
+/* Why. Order and names are shared with marchproxy_core/packet/reasons.py, which says what each means. */
+enum mp_reason {
+    MP_FORWARDED,
+    MP_NOT_IP,
+    MP_NOT_OURS,
+    MP_TAGGED,
+    MP_FRAGMENT,
+    MP_UNKNOWN_EXTENSION,
+    MP_MALFORMED,
+    MP_NO_FLOW,
+    MP_OTHER_TIER,
+    MP_LOCAL_DESTINATION,
+    MP_NO_BACKEND,
+    MP_NO_ROUTE,
+    MP_NO_NEIGHBOUR,
+    MP_NO_SOURCE_PORT,
+    MP_FLOW_TABLE_FULL,
+    MP_FLOW_ENDING,
+    MP_MAX_CONNECTIONS,
+    MP_GLOBAL_MAX_CONNECTIONS,
+    MP_CONNECTION_RATE,
+    MP_GLOBAL_CONNECTION_RATE,
+    MP_TTL_EXPIRED,
+    MP_TOO_BIG,
+    MP_ERROR_RATE,
+    MP_FAULT,
+    MP_REASONS
+};
+
+/* A packet's ends as it arrives; every flow has two of these, one for each side. */
+struct mp_flow_key {
+    struct mp_address source;
+    struct mp_address destination;
+    uint16_t source_port;
+    uint16_t destination_port;
+    uint8_t protocol;
+    uint8_t zero[3];
+};
+
+/* What a key leads to: a place in the array of flows, and the side that sends with this key. */
+struct mp_flow_ref {
+    uint32_t flow;
+    uint32_t side;
+};
+
+/* Bits of mp_flow.state, which the engine alone writes while the flow lives. */
+enum mp_flow_state {
+    MP_IN_USE = 1,
+    MP_ANSWERED = 2, /* the backend has sent something */
+    MP_CLIENT_FIN = 4,
+    MP_BACKEND_FIN = 8,
+    MP_RESET = 16
+};
+
+/* One flow: the only value, for both of its keys. */
+struct mp_flow {
+    struct mp_address client;
+    struct mp_address listen;
+    struct mp_address source;
+    struct mp_address backend;
+    uint16_t client_port;
+    uint16_t listen_port;
+    uint16_t source_port;
+    uint16_t backend_port;
+    uint32_t service;       /* its number */
+    uint32_t backend_id;
+    uint32_t expires;       /* tick after which user space ends it; see mp_settings */
+    uint8_t protocol;
+    uint8_t state;
+    uint8_t hooks;          /* those that may forward it */
+    uint8_t ended;          /* written by user space: its keys are going, and the engine takes it for no flow */
+    uint16_t address_sum[2]; /* by side: what the new addresses add to a checksum, RFC 1624 */
+    uint16_t port_sum[2];
+    uint8_t spare[32];
+};
+
+struct mp_service_key {
+    struct mp_address address;
+    uint16_t port;
+    uint8_t protocol;
+    uint8_t zero;
+};
+
+/* Bits of mp_service.flags. */
+enum mp_service_flag {
+    MP_BY_ADDRESS = 1 /* a client's address alone picks its backend, as Balance.MAGLEV asks */
+};
+
+struct mp_service {
+    uint32_t number;    /* place in loads, counters, picks; from 1 on: 0 stands for no service */
+    uint32_t slots;     /* in its table of picks; 0: no backend */
+    uint8_t hooks;      /* those that may open flows for it */
+    uint8_t flags;
+    uint8_t zero[6];
+    uint64_t max_active; /* open flows; 0: no limit */
+    uint64_t interval;  /* ns between new flows; 0: no limit */
+    uint64_t burst;     /* ns by which new flows may be ahead of their time */
+};
+
+/* Four slots of a table of picks: places in the array of backends. */
+struct mp_picks {
+    uint16_t backend[4];
+};
+
+struct mp_backend {
+    struct mp_address address;
+    uint16_t port;
+    uint16_t sources;      /* how many source addresses it may be reached from */
+    uint32_t first_source; /* place of the first in the array of sources */
+};
+
+/* One service's flows now: opened and due are the engine's, ended is user space's. Number 0 is over all services. */
+struct mp_load {
+    uint64_t opened;
+    uint64_t ended;
+    uint64_t due;    /* ns of the monotonic clock at which the next new flow would be on time */
+    uint64_t spare;
+};
+
+/* One service's packets on one CPU, by side. */
+struct mp_counters {
+    uint64_t packets[2];
+    uint64_t bytes[2];  /* of IP packets, as they came */
+};
+
+/* A tick is 2^30 ns of the monotonic clock, about 1.07 s. */
+struct mp_settings {
+    uint16_t first_port; /* source ports towards backends, host byte order, both inclusive */
+    uint16_t last_port;
+    uint32_t seed;
+    uint32_t opening_ticks;     /* a flow that the backend has not answered */
+    uint32_t established_ticks;
+    uint32_t closing_ticks;     /* both sides have sent FIN, or one RST */
+    uint32_t live_hooks;        /* hooks with a program that is attached */
+    uint64_t max_active;        /* over all services, as in mp_service */
+    uint64_t interval;
+    uint64_t burst;
+    uint64_t error_interval;    /* ns between ICMP errors */
+};
