@@ -3,10 +3,14 @@
  * about byte order as long as all words are read alike. */
 #pragma once
 
+/* Keeps the compiler from what it knows of a number: it would count a loop's turns in a way that the verifier cannot. */
+#define MP_OPAQUE(number) asm volatile("" : "+r"(number))
+
+/* Without a comparison, which would be a branch in BPF, and two paths for the verifier. */
 static MP_INLINE uint32_t mp_sum(uint32_t a, uint32_t b)
 {
-    uint32_t sum = a + b;
-    return sum + (sum < b);
+    uint64_t sum = (uint64_t)a + b;
+    return (uint32_t)sum + (uint32_t)(sum >> 32);
 }
 
 static MP_INLINE uint16_t mp_fold(uint32_t sum)

@@ -5,7 +5,7 @@
  *   - before wire.h: MP_INLINE, MP_HOOK (one of enum mp_hook), struct mp_frame with data and end (of what is linear) and
  *     length (of all of it), mp_now (ns of the monotonic clock), mp_random, and the tables: mp_find_key, mp_add_key,
  *     mp_remove_key, mp_flow_at, mp_take_flow, mp_return_flow, mp_find_service, mp_picks_at, mp_backend_at, mp_source_at,
- *     mp_load_at, mp_settings_now, mp_atomic_add, mp_count, mp_count_packet;
+ *     mp_load_at, mp_settings_now, mp_atomic_add, mp_counters_of;
  *   - after wire.h, checksum.h, parse.h, transport.h: mp_route, mp_can_answer, mp_note_checksum, mp_renew_checksum.
  * Nothing is written into a packet before all that could speak against it was asked: what is passed on is as it came. */
 #pragma once
@@ -19,6 +19,7 @@ struct mp_decision {
     enum mp_reason reason;
     uint32_t service; /* its number, 0 when it is not known */
     uint32_t has_flow;
+    uint32_t side;    /* the packet's, where it is forwarded */
     struct mp_hop hop;
 };
 
@@ -80,7 +81,7 @@ static MP_INLINE enum mp_reason mp_begin(struct mp_frame *frame, const struct mp
     if (!service->slots)
         return MP_NO_BACKEND;
     uint32_t slot = mp_slot(view, service, settings->seed);
-    const struct mp_picks *picks = mp_picks_at(service->number, slot / 4);
+    const struct mp_picks *picks = mp_picks_at(service->picks, slot / 4);
     if (!picks)
         return MP_NO_BACKEND;
     uint32_t backend_id = picks->backend[slot % 4];
@@ -132,7 +133,7 @@ static MP_INLINE enum mp_reason mp_carry(struct mp_frame *frame, const struct mp
     if (reason != MP_FORWARDED || !flow)
         return reason;
     mp_follow(flow, side, view, settings, now);
-    mp_count_packet(flow->service, side, view->bytes);
+    decision->side = side;
     mp_address_frame(frame, &decision->hop);
     mp_rewrite(frame, view, flow, side);
     return MP_FORWARDED;
@@ -156,10 +157,23 @@ static MP_INLINE enum mp_reason mp_carry_error(struct mp_frame *frame, const str
     enum mp_reason reason = mp_find_hop(frame, view, flow, side, decision);
     if (reason != MP_FORWARDED)
         return reason;
-    mp_count_packet(flow->service, side, view->bytes);
+    decision->side = side;
     mp_address_frame(frame, &decision->hop);
     mp_rewrite_error(frame, view, &quote, flow, side);
     return MP_FORWARDED;
+}
+
+static MP_INLINE void mp_count(const struct mp_view *view, const struct mp_decision *decision)
+{
+    struct mp_counters *counters = mp_counters_of(decision->service);
+    uint32_t reason = decision->reason;
+    if (!counters || reason >= MP_REASONS)
+        return;
+    counters->reasons[reason]++;
+    if (reason != MP_FORWARDED)
+        return;
+    counters->packets[decision->side & 1]++;
+    counters->bytes[decision->side & 1] += view->bytes;
 }
 
 /* Decides about a frame and, if it is to be forwarded, rewrites it. */
@@ -177,5 +191,5 @@ static MP_INLINE void mp_process(struct mp_frame *frame, struct mp_decision *dec
     }
     decision->reason = reason;
     decision->verdict = mp_verdict_of(reason, decision->has_flow);
-    mp_count(decision->service, reason);
+    mp_count(&view, decision);
 }

@@ -76,7 +76,7 @@ static MP_INLINE enum mp_reason mp_reserve(struct mp_flow *flow, const struct mp
     for (uint32_t try = 0; try < MP_TRIES; try++) {
         if (try / MP_TRIES_A_SOURCE >= sources)
             break;
-        uint32_t which = (start + try / MP_TRIES_A_SOURCE) % sources;
+        uint32_t which = (start + try / MP_TRIES_A_SOURCE) % sources; /* any first, so that all have their share */
         const struct mp_address *source = mp_source_at(backend->first_source + which);
         if (!source)
             return MP_FAULT;

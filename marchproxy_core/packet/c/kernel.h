@@ -54,9 +54,9 @@ static MP_INLINE const struct mp_service *mp_find_service(const struct mp_servic
     return mp_lookup(BPF_MAP(MP_SERVICES), key);
 }
 
-static MP_INLINE const struct mp_picks *mp_picks_at(uint32_t service, uint32_t place)
+static MP_INLINE const struct mp_picks *mp_picks_at(uint32_t table, uint32_t place)
 {
-    void *picks = mp_lookup(BPF_MAP(MP_PICKS), &service);
+    void *picks = mp_lookup(BPF_MAP(MP_PICKS), &table);
     return picks ? mp_lookup(picks, &place) : 0;
 }
 
@@ -86,22 +86,11 @@ static MP_INLINE void mp_atomic_add(uint64_t *number, uint64_t more)
     __sync_fetch_and_add(number, more);
 }
 
-static MP_INLINE void mp_count(uint32_t service, uint32_t reason)
-{
-    uint32_t place = (service * 2 + MP_HOOK) * MP_REASONS + reason;
-    uint64_t *count = mp_lookup(BPF_MAP(MP_REASONS_SEEN), &place);
-    if (count)
-        ++*count; /* this CPU's own */
-}
-
-static MP_INLINE void mp_count_packet(uint32_t service, uint32_t side, uint32_t bytes)
+/* This CPU's own: nobody else adds to them at the same time. */
+static MP_INLINE struct mp_counters *mp_counters_of(uint32_t service)
 {
     uint32_t place = service * 2 + MP_HOOK;
-    struct mp_counters *counters = mp_lookup(BPF_MAP(MP_COUNTERS), &place);
-    if (!counters)
-        return;
-    counters->packets[side & 1]++;
-    counters->bytes[side & 1] += bytes;
+    return mp_lookup(BPF_MAP(MP_COUNTERS), &place);
 }
 
 static MP_INLINE uint64_t mp_now(void)

@@ -73,16 +73,15 @@ struct mp_plain *mp_plain_new(uint32_t flows, uint32_t services, uint32_t backen
     plain->partial = partial;
     plain->flow = calloc(flows, sizeof *plain->flow);
     plain->free_places = calloc(flows, sizeof *plain->free_places);
-    plain->picks = calloc((size_t)services * MP_PLAIN_PICKS, sizeof *plain->picks);
+    plain->picks = calloc((size_t)services * 2 * MP_PLAIN_PICKS, sizeof *plain->picks);
     plain->backend = calloc(backends, sizeof *plain->backend);
     plain->sources = calloc(backends, sizeof *plain->sources);
     plain->loads = calloc(services, sizeof *plain->loads);
-    plain->counters = calloc(services, sizeof *plain->counters);
-    plain->reasons = calloc((size_t)services * MP_REASONS, sizeof *plain->reasons);
+    plain->counters = calloc((size_t)services * 2, sizeof *plain->counters);
     int hashes = mp_hash_make(&plain->keys, sizeof(struct mp_flow_key), sizeof(struct mp_flow_ref), flows * 2) &
                  mp_hash_make(&plain->service_keys, sizeof(struct mp_service_key), sizeof(struct mp_service), services);
     if (hashes && plain->flow && plain->free_places && plain->picks && plain->backend && plain->sources && plain->loads &&
-        plain->counters && plain->reasons)
+        plain->counters)
         return plain;
     mp_plain_free(plain);
     return 0;
@@ -101,7 +100,6 @@ void mp_plain_free(struct mp_plain *plain)
     free(plain->sources);
     free(plain->loads);
     free(plain->counters);
-    free(plain->reasons);
     free(plain);
 }
 
@@ -125,7 +123,7 @@ static void *mp_array_at(struct mp_plain *plain, uint32_t table, const uint32_t 
     case MP_FLOWS:
         return at < plain->flows ? &plain->flow[at] : 0;
     case MP_PICKS:
-        return at < plain->services && key[1] < MP_PLAIN_PICKS ? &plain->picks[(size_t)at * MP_PLAIN_PICKS + key[1]] : 0;
+        return at < plain->services * 2 && key[1] < MP_PLAIN_PICKS ? &plain->picks[(size_t)at * MP_PLAIN_PICKS + key[1]] : 0;
     case MP_BACKENDS:
         return at < plain->backends ? &plain->backend[at] : 0;
     case MP_SOURCES:
@@ -133,9 +131,7 @@ static void *mp_array_at(struct mp_plain *plain, uint32_t table, const uint32_t 
     case MP_LOADS:
         return at < plain->services ? &plain->loads[at] : 0;
     case MP_COUNTERS:
-        return at < plain->services ? &plain->counters[at] : 0;
-    case MP_REASONS_SEEN:
-        return at < plain->services * MP_REASONS ? &plain->reasons[at] : 0;
+        return at < plain->services * 2 ? &plain->counters[at] : 0;
     case MP_SETTINGS:
         return at == 0 ? &plain->settings : 0;
     default:
@@ -146,7 +142,7 @@ static void *mp_array_at(struct mp_plain *plain, uint32_t table, const uint32_t 
 static const size_t value_sizes[MP_TABLES] = {
     [MP_FLOWS] = sizeof(struct mp_flow),       [MP_PICKS] = sizeof(struct mp_picks),       [MP_BACKENDS] = sizeof(struct mp_backend),
     [MP_SOURCES] = sizeof(struct mp_address),  [MP_LOADS] = sizeof(struct mp_load),        [MP_COUNTERS] = sizeof(struct mp_counters),
-    [MP_REASONS_SEEN] = sizeof(uint64_t),      [MP_SETTINGS] = sizeof(struct mp_settings),
+    [MP_SETTINGS] = sizeof(struct mp_settings),
 };
 
 void *mp_plain_find(struct mp_plain *plain, uint32_t table, const void *key)

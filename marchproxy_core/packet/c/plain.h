@@ -27,7 +27,7 @@ void mp_plain_set_time(struct mp_plain *plain, uint64_t now);
 /* 0, or -1 when there are 16 already. */
 int mp_plain_add_route(struct mp_plain *plain, const struct mp_plain_route *route);
 
-/* Tables by enum mp_table, as bpf(2) has them. The picks of a service: a key of its number and a place, 4 bytes each.
+/* Tables by enum mp_table, as bpf(2) has them. Picks: a key of their table and a place, 4 bytes each.
  * find: the value's place in memory, or 0. put: 0, -1 full, -2 there already and `fresh` asked for. */
 void *mp_plain_find(struct mp_plain *plain, uint32_t table, const void *key);
 int mp_plain_put(struct mp_plain *plain, uint32_t table, const void *key, const void *value, int fresh);

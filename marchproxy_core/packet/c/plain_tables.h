@@ -17,12 +17,11 @@ struct mp_plain {
     struct mp_hash keys, service_keys;
     struct mp_flow *flow;
     uint32_t *free_places;
-    struct mp_picks *picks; /* MP_PLAIN_PICKS for each service */
+    struct mp_picks *picks; /* tables of MP_PLAIN_PICKS, two for each service */
     struct mp_backend *backend;
     struct mp_address *sources;
     struct mp_load *loads;
     struct mp_counters *counters;
-    uint64_t *reasons;
     struct mp_settings settings;
 };
 
@@ -152,11 +151,11 @@ static const struct mp_service *mp_find_service(const struct mp_service_key *key
     return mp_hash_find(&world->service_keys, key);
 }
 
-static const struct mp_picks *mp_picks_at(uint32_t service, uint32_t place)
+static const struct mp_picks *mp_picks_at(uint32_t table, uint32_t place)
 {
-    if (service >= world->services || place >= MP_PLAIN_PICKS)
+    if (table >= world->services * 2 || place >= MP_PLAIN_PICKS)
         return 0;
-    return &world->picks[(size_t)service * MP_PLAIN_PICKS + place];
+    return &world->picks[(size_t)table * MP_PLAIN_PICKS + place];
 }
 
 static const struct mp_backend *mp_backend_at(uint32_t place)
@@ -184,18 +183,9 @@ static void mp_atomic_add(uint64_t *number, uint64_t more)
     *number += more;
 }
 
-static void mp_count(uint32_t service, uint32_t reason)
+static struct mp_counters *mp_counters_of(uint32_t service)
 {
-    if (service < world->services && reason < MP_REASONS)
-        world->reasons[service * MP_REASONS + reason]++;
-}
-
-static void mp_count_packet(uint32_t service, uint32_t side, uint32_t bytes)
-{
-    if (service >= world->services)
-        return;
-    world->counters[service].packets[side]++;
-    world->counters[service].bytes[side] += bytes;
+    return service < world->services ? &world->counters[service * 2 + world->hook] : 0;
 }
 
 static uint64_t mp_now(void)

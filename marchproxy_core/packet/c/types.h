@@ -32,12 +32,11 @@ enum mp_table {
     MP_FLOWS,     /* array of mp_flow */
     MP_FREE,      /* queue of places in it that are free */
     MP_SERVICES,  /* mp_service_key to mp_service */
-    MP_PICKS,     /* by a service's number, an array of mp_picks */
+    MP_PICKS,     /* arrays of mp_picks */
     MP_BACKENDS,  /* array of mp_backend */
     MP_SOURCES,   /* array of mp_address */
     MP_LOADS,     /* array of mp_load, by a service's number */
-    MP_COUNTERS,  /* array of mp_counters, by hook and service's number, one for each CPU */
-    MP_REASONS_SEEN, /* array of uint64_t by hook, service's number and reason, one for each CPU */
+    MP_COUNTERS,  /* array of mp_counters by twice a service's number plus the hook, one for each CPU */
     MP_SETTINGS,  /* array of one mp_settings */
     MP_TABLES
 };
@@ -139,11 +138,12 @@ enum mp_service_flag {
 };
 
 struct mp_service {
-    uint32_t number;    /* place in loads, counters, picks; from 1 on: 0 stands for no service */
-    uint32_t slots;     /* in its table of picks; 0: no backend */
+    uint32_t number;    /* place in loads and counters; from 1 on: 0 stands for no service */
+    uint32_t picks;     /* place of its table of picks, one for each version of IP */
+    uint32_t slots;     /* in that table; 0: no backend */
     uint8_t hooks;      /* those that may open flows for it */
     uint8_t flags;
-    uint8_t zero[6];
+    uint8_t zero[2];
     uint64_t max_active; /* open flows; 0: no limit */
     uint64_t interval;  /* ns between new flows; 0: no limit */
     uint64_t burst;     /* ns by which new flows may be ahead of their time */
@@ -169,10 +169,11 @@ struct mp_load {
     uint64_t spare;
 };
 
-/* One service's packets on one CPU, by side. */
+/* One service's packets at one hook, on one CPU. */
 struct mp_counters {
-    uint64_t packets[2];
-    uint64_t bytes[2];  /* of IP packets, as they came */
+    uint64_t packets[2];          /* forwarded, by side */
+    uint64_t bytes[2];            /* of IP packets, as they came */
+    uint64_t reasons[MP_REASONS]; /* all packets, by what became of them */
 };
 
 /* A tick is 2^30 ns of the monotonic clock, about 1.07 s. */
