@@ -52,11 +52,16 @@ def read(directory: Path, key: str) -> Entry | None:
         descriptor = os.open(directory / key, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         found = os.fstat(descriptor)
         if not (stat.S_ISREG(found.st_mode) and _is_ours(found) and found.st_size <= _MOST_BYTES):
             return None
-        return _parse(file.read())
+        with open(descriptor, "rb", closefd=False) as file:
+            return _parse(file.read())
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
 
 
 def write(directory: Path, key: str, entry: Entry) -> None:

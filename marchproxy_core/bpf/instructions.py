@@ -19,6 +19,8 @@ _MOST_MAPS = 1 << 8
 _INSTRUCTION = struct.Struct("=BBhi")  # code, registers, offset, immediate
 _LOAD_64_BITS = 0x18  # BPF_LD | BPF_IMM | BPF_DW, two instructions long
 _PSEUDO_MAP_FD = 1
+_CALL = 0x85  # BPF_JMP | BPF_CALL
+_PSEUDO_CALL = 1
 
 
 class InstructionError(MarchProxyError):
@@ -34,7 +36,8 @@ def relocate(instructions: bytes, descriptors: Sequence[int], what: str = "progr
         what: The program, for errors.
 
     Raises:
-        InstructionError: A reference to a map without a number, or with one that is not there; or no instructions.
+        InstructionError: A reference to a map without a number, or with one that is not there; a call of a
+            function, which bcc leaves without a target; or no instructions.
     """
     if not instructions or len(instructions) % SIZE_BYTES:
         raise InstructionError(f"{what}: need whole instructions of 8 bytes, have {len(instructions)} bytes")
@@ -42,11 +45,17 @@ def relocate(instructions: bytes, descriptors: Sequence[int], what: str = "progr
     at = 0
     while at < len(code):
         opcode, registers, offset, immediate = _INSTRUCTION.unpack_from(code, at)
+        if opcode == _CALL and registers >> 4 == _PSEUDO_CALL:
+            raise InstructionError(
+                f"{what}, instruction {at // SIZE_BYTES}: need all functions inlined, have a call of one"
+            )
         if opcode != _LOAD_64_BITS:
             at += SIZE_BYTES
             continue
         if registers >> 4:
-            descriptor = _descriptor(registers >> 4, immediate, descriptors, f"{what}, instruction {at // 8}")
+            descriptor = _descriptor(
+                registers >> 4, immediate, descriptors, f"{what}, instruction {at // SIZE_BYTES}"
+            )
             _INSTRUCTION.pack_into(code, at, opcode, registers, offset, descriptor)
         at += 2 * SIZE_BYTES
     return bytes(code)

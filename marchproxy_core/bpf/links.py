@@ -99,7 +99,7 @@ class Link(Descriptor):
             egress: On its way out instead of in.
 
         Raises:
-            BpfError: EINVAL: a kernel before 6.6 without this; ENODEV.
+            BpfError: EINVAL: a kernel before 6.6; EEXIST: the same loaded program is there already; ENODEV.
         """
         kind = AttachType.TCX_EGRESS if egress else AttachType.TCX_INGRESS
         attributes = _CREATE.pack(program.fd, interface, kind, _BEFORE if first else 0) + _TCX.pack(0, 0)
@@ -132,7 +132,7 @@ class Link(Descriptor):
 
         Raises:
             BpfError: EPERM: another one than ``old`` is attached; ENOLINK: the interface
-                is gone, or the link was detached.
+                is gone, or the link was detached; EEXIST: another TCX link of the interface has ``new``.
         """
         attributes = _UPDATE.pack(self.fd, new.fd, _REPLACE if old else 0, old.fd if old else 0)
         bpf(Command.LINK_UPDATE, attributes, "link")

@@ -119,7 +119,7 @@ class Program(Descriptor):
             instructions: As :func:`compiler.compile_program` returns them.
             kind: What it is for.
             maps: Those that it refers to, by number; the program keeps them alive.
-            name: For people; cut to 15 characters.
+            name: For people: letters, digits, ``_`` and ``.``; cut to 15 characters.
             expected_attach_type: Where it will be attached; some kinds need it.
             flags: ``XDP_HAS_FRAGS`` or none.
             license: What the program declares itself to be; some helpers are for GPL programs only.
@@ -138,17 +138,19 @@ class Program(Descriptor):
             flags=flags,
             license=license,
         )
-        try:
-            return cls(request.load(0)[0])
-        except BpfError as error:
-            refused = error
-        # Loaded again for its log: collecting it takes far longer than loading.
-        fd, log = request.explain()
-        if fd is not None:
-            return cls(fd)
-        if not log:
-            raise refused
-        raise ProgramRefused(refused.errno or 0, refused.what, log) from None
+        fd, refused, _ = request.load(0)
+        log_bytes = _FIRST_LOG_BYTES
+        while refused is not None:
+            # Loaded again for its log: collecting it takes far longer than loading.
+            fd, error, log = request.load(log_bytes)
+            if error is None:
+                break
+            # ENOSPC: the log is longer; kernels before 6.4 keep its beginning, and the reason comes last.
+            if error.errno == errno.ENOSPC and log_bytes < _MOST_LOG_BYTES:
+                log_bytes *= 4
+                continue
+            raise ProgramRefused(refused.errno or 0, refused.what, log) if log else refused
+        return cls(fd)
 
     @classmethod
     def open_pinned(cls, path: str | os.PathLike[str]) -> Program:
@@ -195,8 +197,8 @@ class _LoadRequest:
     flags: int
     license: str
 
-    def load(self, log_bytes: int) -> tuple[int, str]:
-        """Try once; with a buffer for the log unless ``log_bytes`` is 0. The error has the log as a note."""
+    def load(self, log_bytes: int) -> tuple[int, BpfError | None, str]:
+        """Try once, with that much memory for the log; return the descriptor, or why there is none, and the log."""
         code, license = buffer(self.code), buffer(self.license.encode() + b"\0")
         log = buffer(log_bytes) if log_bytes else None
         attributes = _LOAD.pack(
@@ -214,25 +216,9 @@ class _LoadRequest:
             self.attach_type,
         )
         try:
-            return bpf(Command.PROG_LOAD, attributes, f"program {self.name}")[0], ""
+            return bpf(Command.PROG_LOAD, attributes, f"program {self.name}")[0], None, ""
         except BpfError as error:
-            if log is None or error.errno == errno.ENOSPC:
-                raise
-            return -1, log.value.decode(errors="replace")
-
-    def explain(self) -> tuple[int | None, str]:
-        """Load with a log, in as much memory as it needs. Returns a descriptor, should it load now, or the log."""
-        log_bytes = _FIRST_LOG_BYTES
-        while True:
-            try:
-                fd, log = self.load(log_bytes)
-            except BpfError:
-                # ENOSPC: kernels before 6.4 keep the beginning of the log, and the reason comes last.
-                if log_bytes >= _MOST_LOG_BYTES:
-                    return None, "the verifier's log is longer than 64 MiB"
-                log_bytes *= 4
-                continue
-            return (fd, "") if fd >= 0 else (None, log)
+            return -1, error, log.value.decode(errors="replace") if log is not None else ""
 
 
 def count_run_time() -> Descriptor:

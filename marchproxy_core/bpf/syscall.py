@@ -155,17 +155,20 @@ def call(command: Command, attributes: Buffer, what: str) -> int:
 
 
 def _lift_memory_limit() -> bool:
-    """Do away with this process's limit of locked memory, and say whether there was one that could be lifted.
+    """Lift this process's limit of locked memory as far as it may, and say whether it went up.
 
     Kernels before 5.11 charge maps and programs to it, and its 64 KiB hold next to nothing.
     """
-    if resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY:
-        return False
-    try:
-        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    except (OSError, ValueError):
-        return False
-    return True
+    soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    for limits in ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), (hard, hard)):
+        if soft in (limits[0], resource.RLIM_INFINITY):
+            return False
+        try:
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, limits)
+        except (OSError, ValueError):
+            continue  # without CAP_SYS_RESOURCE no further than to the hard limit
+        return True
+    return False
 
 
 def open_pinned(path: str | os.PathLike[str]) -> int:
@@ -264,7 +267,7 @@ class Descriptor:
             BpfError: EEXIST, or EPERM, or EINVAL where there is no bpffs.
         """
         name = buffer(os.fsencode(path) + b"\0")
-        bpf(Command.OBJ_PIN, _OBJECT.pack(address(name), self.fd), f"pin {os.fspath(path)}")
+        bpf(Command.OBJ_PIN, _OBJECT.pack(address(name), self.fd, 0), f"pin {os.fspath(path)}")
 
     def __enter__(self) -> Self:
         return self
