@@ -20,6 +20,7 @@ from marchproxy_core.bpf.map_types import (
     value_stride,
 )
 from marchproxy_core.bpf.maps import ANY, EXIST, NOEXIST, Map
+from marchproxy_core.bpf.objects import Descriptor
 from marchproxy_core.bpf.pins import PinDirectory, PinError, PinMismatch
 from marchproxy_core.bpf.programs import (
     XDP_HAS_FRAGS,
@@ -32,7 +33,7 @@ from marchproxy_core.bpf.programs import (
 )
 from marchproxy_core.bpf.requirements import requirements
 from marchproxy_core.bpf.runs import LIVE_FRAMES, Run, run_program, xdp_context
-from marchproxy_core.bpf.syscall import BpfError, Descriptor
+from marchproxy_core.bpf.syscall import BpfError
 from marchproxy_core.bpf.tc_filters import (
     Direction,
     FilterTaken,

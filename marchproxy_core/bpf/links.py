@@ -12,15 +12,9 @@ from typing import TYPE_CHECKING, final
 
 import attrs
 
+from marchproxy_core.bpf.objects import Descriptor, open_by_id, open_pinned, read_info
 from marchproxy_core.bpf.programs import AttachType, Program
-from marchproxy_core.bpf.syscall import (
-    Command,
-    Descriptor,
-    bpf,
-    open_by_id,
-    open_pinned,
-    read_info,
-)
+from marchproxy_core.bpf.syscall import Command, bpf
 
 if TYPE_CHECKING:
     import os

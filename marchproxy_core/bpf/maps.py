@@ -22,18 +22,8 @@ from marchproxy_core.bpf.map_types import (
     possible_cpus,
     value_stride,
 )
-from marchproxy_core.bpf.syscall import (
-    BpfError,
-    Buffer,
-    Command,
-    Descriptor,
-    address,
-    bpf,
-    buffer,
-    open_by_id,
-    open_pinned,
-    read_info,
-)
+from marchproxy_core.bpf.objects import Descriptor, open_by_id, open_pinned, read_info
+from marchproxy_core.bpf.syscall import BpfError, Buffer, Command, address, bpf, buffer
 
 if TYPE_CHECKING:
     import os

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from marchproxy_core.bpf.map_types import MapSpec
-    from marchproxy_core.bpf.syscall import Descriptor
+    from marchproxy_core.bpf.objects import Descriptor
 
 _FOLDER = "marchproxy"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")  # bpffs keeps names with dots for itself

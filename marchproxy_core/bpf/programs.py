@@ -14,17 +14,8 @@ from typing import TYPE_CHECKING, final
 import attrs
 
 from marchproxy_core.bpf.instructions import SIZE_BYTES, relocate
-from marchproxy_core.bpf.syscall import (
-    BpfError,
-    Command,
-    Descriptor,
-    address,
-    bpf,
-    buffer,
-    open_by_id,
-    open_pinned,
-    read_info,
-)
+from marchproxy_core.bpf.objects import Descriptor, open_by_id, open_pinned, read_info
+from marchproxy_core.bpf.syscall import BpfError, Command, address, bpf, buffer
 
 if TYPE_CHECKING:
     import os

@@ -13,8 +13,9 @@ import attrs
 
 from marchproxy_core.bpf.links import Link, LinkInfo, LinkType
 from marchproxy_core.bpf.netlink import open_netlink
+from marchproxy_core.bpf.objects import next_id
 from marchproxy_core.bpf.programs import Program
-from marchproxy_core.bpf.syscall import BpfError, Command, next_id
+from marchproxy_core.bpf.syscall import BpfError, Command
 
 _DISPATCHER = "xdp_dispatcher"
 _MODES = {
