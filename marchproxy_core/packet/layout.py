@@ -58,7 +58,7 @@ class Struct:
 
     def offset(self, field: str) -> int:
         """Return where a field begins, in bytes."""
-        return types().offsetof(self._name, field)
+        return int(types().offsetof(self._name, field))
 
     def pack(self, **fields: Value) -> bytes:
         """Return the structure's bytes; what is not named is zero.

@@ -20,6 +20,7 @@ struct mp_decision {
     uint32_t service; /* its number, 0 when it is not known */
     uint32_t has_flow;
     uint32_t side;    /* the packet's, where it is forwarded */
+    uint32_t opened;  /* whether it opened a flow */
     struct mp_hop hop;
 };
 
@@ -58,6 +59,17 @@ static MP_INLINE enum mp_reason mp_find_hop(struct mp_frame *frame, const struct
         return MP_TTL_EXPIRED;
     mp_new_ends(flow, side, &ends);
     return mp_route(frame, view, ends.source, ends.destination, &decision->hop);
+}
+
+static MP_INLINE void mp_count_flow(uint32_t service, const struct mp_settings *settings, uint64_t interval, uint64_t now,
+                                    struct mp_decision *decision)
+{
+    struct mp_load *own = mp_load_at(service), *all = mp_load_at(0);
+    if (own && all) {
+        mp_charge(own, now, interval);
+        mp_charge(all, now, settings->interval);
+    }
+    decision->opened = 1;
 }
 
 static MP_INLINE int mp_may_begin(const struct mp_view *view)
@@ -99,13 +111,8 @@ static MP_INLINE enum mp_reason mp_begin(struct mp_frame *frame, const struct mp
     reason = mp_admit(service, settings, now);
     if (reason == MP_FORWARDED)
         reason = mp_open(view, service, settings, backend_id, backend, now, flow);
-    if (reason == MP_FORWARDED) {
-        struct mp_load *own = mp_load_at(service->number), *all = mp_load_at(0);
-        if (own && all) {
-            mp_charge(own, now, service->interval);
-            mp_charge(all, now, settings->interval);
-        }
-    }
+    if (reason == MP_FORWARDED)
+        mp_count_flow(service->number, settings, service->interval, now, decision);
     return reason;
 }
 
@@ -132,7 +139,8 @@ static MP_INLINE enum mp_reason mp_carry(struct mp_frame *frame, const struct mp
     }
     if (reason != MP_FORWARDED || !flow)
         return reason;
-    mp_follow(flow, side, view, settings, now);
+    if (mp_follow(flow, side, view, settings, now) && !decision->opened)
+        mp_count_flow(flow->service, settings, 0, now, decision);
     decision->side = side;
     mp_address_frame(frame, &decision->hop);
     mp_rewrite(frame, view, flow, side);
@@ -172,6 +180,7 @@ static MP_INLINE void mp_count(const struct mp_view *view, const struct mp_decis
     counters->reasons[reason]++;
     if (reason != MP_FORWARDED)
         return;
+    counters->opened += decision->opened;
     counters->packets[decision->side & 1]++;
     counters->bytes[decision->side & 1] += view->bytes;
 }

@@ -139,6 +139,7 @@ static MP_INLINE enum mp_reason mp_open(const struct mp_view *view, const struct
     flow->protocol = view->protocol;
     flow->hooks = service->hooks;
     flow->ended = 0;
+    flow->counted = 0;
     flow->expires = mp_tick(now) + settings->opening_ticks;
     flow->state = MP_IN_USE;
     enum mp_reason reason = mp_reserve(flow, backend, settings, &ref);
@@ -164,14 +165,17 @@ static MP_INLINE int mp_is_closed(uint8_t state)
 
 /* Follows a flow's life, as far as its expiry needs it. Nothing here is believed for longer than until the next packet:
  * a forged RST shortens a flow's life, and the next real packet restores it. Written only where it changes, once a tick
- * as a rule, so that the two CPUs of the two directions do not fight for the line. */
-static MP_INLINE void mp_follow(struct mp_flow *flow, uint32_t side, const struct mp_view *view,
+ * as a rule, so that the two CPUs of the two directions do not fight for the line. Returns whether the client has begun
+ * anew with the same port. */
+static MP_INLINE int mp_follow(struct mp_flow *flow, uint32_t side, const struct mp_view *view,
                                 const struct mp_settings *settings, uint64_t now)
 {
     uint8_t before = flow->state, state = before & (uint8_t)~MP_RESET;
+    int again = 0;
     if (view->protocol == MP_TCP) {
-        if (side == MP_FROM_CLIENT && (view->tcp_flags & (MP_SYN | MP_ACK)) == MP_SYN && mp_is_closed(before))
-            state = MP_IN_USE; /* the client uses its port again */
+        again = side == MP_FROM_CLIENT && (view->tcp_flags & (MP_SYN | MP_ACK)) == MP_SYN && mp_is_closed(before);
+        if (again)
+            state = MP_IN_USE;
         if (view->tcp_flags & MP_RST)
             state |= MP_RESET;
         if (view->tcp_flags & MP_FIN)
@@ -189,4 +193,5 @@ static MP_INLINE void mp_follow(struct mp_flow *flow, uint32_t side, const struc
         flow->state = state;
     if (expires != flow->expires)
         flow->expires = expires;
+    return again;
 }

@@ -122,7 +122,8 @@ struct mp_flow {
     uint8_t ended;          /* written by user space: its keys are going, and the engine takes it for no flow */
     uint16_t address_sum[2]; /* by side: what the new addresses add to a checksum, RFC 1624 */
     uint16_t port_sum[2];
-    uint8_t spare[32];
+    uint8_t counted;        /* written by user space, but for 0 at the opening: it has counted the flow's end */
+    uint8_t spare[31];
 };
 
 struct mp_service_key {
@@ -161,7 +162,8 @@ struct mp_backend {
     uint32_t first_source; /* place of the first in the array of sources */
 };
 
-/* One service's flows now: opened and due are the engine's, ended is user space's. Number 0 is over all services. */
+/* One service's flows, over all hooks and CPUs: opened and due are the engine's, ended is user space's. Number 0 is over all
+ * services. */
 struct mp_load {
     uint64_t opened;
     uint64_t ended;
@@ -173,6 +175,7 @@ struct mp_load {
 struct mp_counters {
     uint64_t packets[2];          /* forwarded, by side */
     uint64_t bytes[2];            /* of IP packets, as they came */
+    uint64_t opened;              /* flows */
     uint64_t reasons[MP_REASONS]; /* all packets, by what became of them */
 };
 

@@ -1,0 +1,153 @@
+"""What the engine's tables are to hold. Pure: services and the network in, entries out.
+
+A service is taken for one version of IP as a whole or not at all: its listen addresses of that version, where all
+of its backends have that version and are reached over a network. What is not taken stays with the tiers below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import attrs
+
+from marchproxy_core.backends.balancing import usable_weights
+from marchproxy_core.backends.maglev import table_size
+from marchproxy_core.services import Balance, Endpoint, IPAddress, Protocol, Service
+
+if TYPE_CHECKING:
+    from marchproxy_core.model import Assignment
+    from marchproxy_core.packet.network import NetworkFacts
+    from marchproxy_core.packet.reasons import Hook
+    from marchproxy_core.services import Backend
+
+_SMALL_TABLES = ((10, 1021), (40, 4093))
+"""Backends, and the slots that do for them where a client need not keep its backend: 100 for each."""
+
+
+@attrs.frozen(kw_only=True)
+class Picks:
+    """Which backend gets which share, for one version of IP."""
+
+    endpoints: tuple[Endpoint, ...]
+    weights: tuple[int, ...]
+    size: int
+    by_address: bool
+
+
+@attrs.frozen(kw_only=True)
+class Half:
+    """One service for one version of IP."""
+
+    service: Service
+    version: int
+    hooks: int
+    """Bits of those hooks that may open flows for it."""
+    keys: tuple[tuple[IPAddress, int, Protocol], ...]
+    picks: Picks
+    interfaces: frozenset[int]
+    """Indexes of those that its packets come in by."""
+
+
+@attrs.frozen(kw_only=True)
+class LeftOut:
+    """Why a service, or a part of it, is not taken."""
+
+    service: str
+    version: int
+    reason: str
+
+
+@attrs.frozen(kw_only=True)
+class Arrangement:
+    """All that the tables are to hold."""
+
+    halves: tuple[Half, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+
+    @property
+    def interfaces(self) -> frozenset[int]:
+        """Indexes of all interfaces that packets come in by."""
+        return frozenset().union(*(half.interfaces for half in self.halves))
+
+
+def destinations(assignments: Iterable[Assignment]) -> set[IPAddress]:
+    """Return the addresses whose way must be known: those of all backends."""
+    return {view.backend.endpoint.ip for one in assignments for view in one.backends}
+
+
+def arrange(demands: Mapping[Hook, Mapping[str, Assignment]], network: NetworkFacts) -> Arrangement:
+    """Work out what the tables are to hold.
+
+    Args:
+        demands: What each hook that runs is to carry, by service name.
+        network: Facts that know the way to each backend.
+    """
+    hooks: dict[str, int] = {}
+    wanted: dict[str, Assignment] = {}
+    for hook, assignments in demands.items():
+        for name, assignment in assignments.items():
+            if assignment.role.takes_new:
+                hooks[name] = hooks.get(name, 0) | hook.bit
+                wanted[name] = assignment
+    halves: list[Half] = []
+    left_out: list[LeftOut] = []
+    for name, assignment in wanted.items():
+        for version in sorted({endpoint.ip.version for endpoint in assignment.service.listen}):
+            found = _half(assignment, version, hooks[name], network)
+            halves.append(found) if isinstance(found, Half) else left_out.append(found)
+    return Arrangement(halves=tuple(halves), left_out=tuple(left_out))
+
+
+def _half(assignment: Assignment, version: int, hooks: int, network: NetworkFacts) -> Half | LeftOut:
+    service = assignment.service
+    backends = [view.backend for view in assignment.backends]
+    keys = tuple(
+        (ip, endpoint.port, service.protocol)
+        for endpoint in service.listen
+        if endpoint.ip.version == version
+        for ip in _expanded(endpoint, network)
+    )
+    reason = _obstacle(backends, version, network) if keys else "no address to listen on but loopback ones"
+    if reason:
+        return LeftOut(service=service.name, version=version, reason=reason)
+    by_address = service.balance is Balance.MAGLEV
+    ways = {network.ways[backend.endpoint.ip].interface for backend in backends}
+    return Half(
+        service=service,
+        version=version,
+        hooks=hooks,
+        keys=keys,
+        picks=Picks(
+            endpoints=tuple(backend.endpoint for backend in backends),
+            weights=usable_weights(assignment.backends),
+            size=table_size(len(backends)) if by_address else _small_table(len(backends)),
+            by_address=by_address,
+        ),
+        interfaces=frozenset(ways | {network.addresses[ip] for ip, _, _ in keys if ip in network.addresses}),
+    )
+
+
+def _expanded(endpoint: Endpoint, network: NetworkFacts) -> tuple[IPAddress, ...]:
+    if endpoint.is_wildcard:
+        return tuple(ip for ip in network.addresses if ip.version == endpoint.ip.version)
+    return () if endpoint.ip.is_loopback else (endpoint.ip,)
+
+
+def _obstacle(backends: list[Backend], version: int, network: NetworkFacts) -> str:
+    for backend in backends:
+        ip = backend.endpoint.ip
+        way = network.ways.get(ip)
+        if ip.version != version:
+            return f"backend {backend.endpoint} is of another version of IP"
+        if way is None or not way.interface or way.source is None:
+            return f"no route to backend {backend.endpoint}"
+        if way.is_local:
+            return f"backend {backend.endpoint} is on this host: its packets pass no interface"
+        if way.interface not in network.names:
+            return f"backend {backend.endpoint} is behind an interface that is no Ethernet, or is down"
+    return "" if backends else "it has no backends"
+
+
+def _small_table(backends: int) -> int:
+    return next((size for most, size in _SMALL_TABLES if backends <= most), table_size(backends))

@@ -1,0 +1,118 @@
+"""What the engine counted: by service and hook, over all CPUs, since this process took the tables over. Blocks."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, final
+
+import attrs
+
+from marchproxy_core.bpf import value_stride
+from marchproxy_core.packet import layout
+from marchproxy_core.packet.reasons import Reason
+from marchproxy_core.packet.tables import word
+
+if TYPE_CHECKING:
+    from marchproxy_core.packet.reasons import Hook
+    from marchproxy_core.packet.tables import Tables
+
+_COUNTERS = struct.Struct(f"<2Q2QQ{len(Reason)}Q")
+assert _COUNTERS.size == layout.COUNTERS.size
+
+
+@attrs.frozen
+class Counted:
+    """One service at one hook."""
+
+    packets_in: int = 0
+    """Forwarded from clients to backends."""
+    packets_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    opened: int = 0
+    """Flows."""
+    reasons: tuple[int, ...] = (0,) * len(Reason)
+    """Packets by what became of them, in the order of :class:`Reason`."""
+
+    def since(self, before: Counted) -> Counted:
+        """Return the difference."""
+        return Counted(
+            self.packets_in - before.packets_in,
+            self.packets_out - before.packets_out,
+            self.bytes_in - before.bytes_in,
+            self.bytes_out - before.bytes_out,
+            self.opened - before.opened,
+            tuple(now - then for now, then in zip(self.reasons, before.reasons, strict=True)),
+        )
+
+    @property
+    def drops(self) -> Mapping[str, int]:
+        """Packets dropped, by reason; those that were passed on are not among them."""
+        return {
+            reason.name.lower(): self.reasons[reason]
+            for reason in Reason
+            if reason >= Reason.NO_SOURCE_PORT and self.reasons[reason]
+        }
+
+
+@final
+class Meter:
+    """Reads counters, and subtracts what was there when it first read them."""
+
+    def __init__(self, tables: Tables) -> None:
+        """Read from these tables, which stay open for as long."""
+        self._tables = tables
+        self._before: dict[tuple[int, Hook], Counted] = {}
+
+    def begin(self, number: int, hook: Hook) -> None:
+        """Count a service's packets at a hook from here on."""
+        self._before[number, hook] = self._read(number, hook)
+
+    def read(self, number: int, hook: Hook) -> Counted:
+        """Return what came since :meth:`begin`."""
+        if (number, hook) not in self._before:
+            self.begin(number, hook)
+        return self._read(number, hook).since(self._before[number, hook])
+
+    def _read(self, number: int, hook: Hook) -> Counted:
+        value = self._tables.counters.lookup(word(2 * number + hook))
+        assert value is not None  # an array has every place
+        columns = [
+            sum(each) for each in zip(*map(_COUNTERS.unpack, self._tables.counters.split(value)), strict=True)
+        ]
+        return Counted(columns[0], columns[1], columns[2], columns[3], columns[4], tuple(columns[5:]))
+
+
+@final
+class Loads:
+    """How many flows each service has now; the engine counts those it opens, and here those that end are counted."""
+
+    def __init__(self, tables: Tables) -> None:
+        """Look at the tables' memory; they stay open for as long as this is used."""
+        size = value_stride(layout.LOAD.size)
+        self._stride = size // 8
+        self._opened = layout.LOAD.offset("opened") // 8
+        self._ended = layout.LOAD.offset("ended") // 8
+        self._bytes = memoryview(tables.load_memory)[: tables.loads.max_entries * size]
+        self._words = self._bytes.cast("Q")
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._words.release()
+        self._bytes.release()
+
+    def active(self, number: int) -> int:
+        """Return how many flows a service has; 0 stands for all services."""
+        at = number * self._stride
+        return max(self._words[at + self._opened] - self._words[at + self._ended], 0)
+
+    def ended(self, number: int, flows: int) -> None:
+        """Count flows that ended."""
+        for at in (number * self._stride, 0):
+            self._words[at + self._ended] += flows
+
+    def put_right(self, number: int, active: int) -> None:
+        """Make good what was not counted when a process was stopped; for one service, or 0 for all."""
+        at = number * self._stride
+        self._words[at + self._ended] = max(self._words[at + self._opened] - active, 0)

@@ -1,0 +1,63 @@
+"""Places in the engine's arrays, by what they stand for: the same for as long as it is there, and after a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from typing import Generic, TypeVar, final
+
+Name = TypeVar("Name", bound=Hashable)
+
+
+class NoPlace(Exception):
+    """All places are taken; the message names the setting that makes more."""
+
+
+@final
+class Numbers(Generic[Name]):
+    """Gives each name a place of its own."""
+
+    def __init__(self, first: int, end: int, setting: str) -> None:
+        """Give places from ``first`` up to, but without, ``end``; ``setting`` is what an error names."""
+        self._end = end
+        self._first = first
+        self._setting = setting
+        self._places: dict[Name, int] = {}
+        self._names: dict[int, Name] = {}
+        self._next = first
+
+    def adopt(self, name: Name, place: int) -> None:
+        """Take note of what the tables have from before; the first to come keeps a name and a place."""
+        if name not in self._places and place not in self._names and self._first <= place < self._end:
+            self._places[name] = place
+            self._names[place] = name
+
+    def of(self, name: Name) -> int:
+        """Return the place of a name, a new one if it has none yet.
+
+        New ones go round, so that a place is not used again while a program may still read what it was.
+
+        Raises:
+            NoPlace: There is none left.
+        """
+        if name in self._places:
+            return self._places[name]
+        if len(self._places) >= self._end - self._first:
+            raise NoPlace(f"all {self._end - self._first} places are taken - fix: raise {self._setting}")
+        while self._next in self._names:
+            self._next = self._first + (self._next + 1 - self._first) % (self._end - self._first)
+        self.adopt(name, self._next)
+        return self._places[name]
+
+    def known(self, name: Name) -> int | None:
+        """Return the place of a name, None when it has none."""
+        return self._places.get(name)
+
+    def name(self, place: int) -> Name | None:
+        """Return what a place stands for."""
+        return self._names.get(place)
+
+    def keep(self, names: Iterable[Name]) -> None:
+        """Free the places of all others."""
+        kept = set(names)
+        for name in [name for name in self._places if name not in kept]:
+            del self._names[self._places.pop(name)]

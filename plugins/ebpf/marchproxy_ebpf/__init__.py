@@ -1,0 +1,1 @@
+"""The ebpf tier: the packet engine at TC ingress, on any Ethernet interface."""

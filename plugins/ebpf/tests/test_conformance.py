@@ -1,0 +1,20 @@
+"""The tier obeys every law of the conformance kit, between network namespaces."""
+
+from __future__ import annotations
+
+import pytest
+
+from marchproxy_core.testing import TierConformance, open_lab_wire
+from marchproxy_ebpf import plugin
+
+
+@pytest.mark.root
+class TestInTheLab(TierConformance):
+    @pytest.fixture
+    def tier(self):
+        return plugin
+
+    @pytest.fixture
+    async def wire(self, lab):
+        async with open_lab_wire(lab) as wire:
+            yield wire
