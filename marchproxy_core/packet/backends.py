@@ -16,7 +16,7 @@ from marchproxy_core.packet.tables import MOST_SOURCES, PICKS_IN_ENTRY, picks_sp
 from marchproxy_core.services import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Sequence
 
     from marchproxy_core.packet.arrangement import Picks
     from marchproxy_core.packet.tables import Tables
@@ -86,10 +86,6 @@ class BackendTables:
     def endpoint(self, place: int) -> Endpoint | None:
         """Return who has a place."""
         return self._numbers.name(place)
-
-    def places(self, endpoints: Iterable[Endpoint]) -> frozenset[int]:
-        """Return the places of those that have one."""
-        return frozenset(place for one in endpoints if (place := self._numbers.known(one)) is not None)
 
     def keep(self, endpoints: Collection[Endpoint]) -> None:
         """Free the places of all others; what they hold stays until somebody else gets them."""

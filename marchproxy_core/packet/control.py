@@ -88,8 +88,8 @@ class Control:
     def demand(self, hook: Hook, table: ServiceTable | None) -> Arrangement:
         """Have the tables hold what a hook is to carry from now on; None when it carries nothing any more.
 
-        Flows of services that are gone, and those to backends that are gone, are ended; those to backends without
-        weight go on.
+        Flows of services that are gone are ended. Those to backends without weight, or that are no longer among the
+        service's, go on.
 
         Raises:
             NoPlace: A table is too small for the services or their backends.
@@ -124,6 +124,11 @@ class Control:
             self._idle.update(self._book.count(self._book.uncounted(expired)))
             self._end(expired)
             self._book.recycle()
+
+    def has_flows(self) -> bool:
+        """Whether there are flows, of whichever hook."""
+        with self._lock:
+            return bool(self._book.live())
 
     def stats(self, hook: Hook) -> dict[str, ServiceStats]:
         """Return what a hook counted since this took the tables over, by service."""
@@ -252,20 +257,14 @@ class Control:
         return given or [own]
 
     def _forget_what_is_gone(self) -> None:
-        """End the flows of services and backends that are in no table any more, and free their places."""
+        """End the flows of services that are in no table any more; free the places of what nobody needs."""
         assignments = [item for table in self._demands.values() for item in table.items()]
         names = {name for name, _ in assignments}
-        allowed = {
-            self._numbers.known(name): self._backends.places(view.backend.endpoint for view in one.backends)
-            for name, one in assignments
-            if one.backends
-        }
         services, backends = self._book.services(), self._book.backends()
         gone = [
             place
             for place in self._book.live()
-            if (self._numbers.name(services[place]) not in names and not self._is_strange(services[place]))
-            or (services[place] in allowed and backends[place] not in allowed[services[place]])
+            if self._numbers.name(services[place]) not in names and not self._is_strange(services[place])
         ]
         self._end(gone)
         self._numbers.keep(names)

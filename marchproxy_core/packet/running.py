@@ -77,7 +77,10 @@ class PacketAttachment(Attachment):
     def _take(self, look: Callable[[], Arrangement]) -> Arrangement:
         arrangement = look()
         names = self.engine.control.network.names
-        wanted = {index: names[index] for index in arrangement.interfaces if index in names}
+        needed = set(arrangement.interfaces)
+        if self.engine.control.has_flows():  # of a service that drains, or was moved to other interfaces
+            needed |= {index for index, name in names.items() if name in self.interfaces}
+        wanted = {index: names[index] for index in needed if index in names}
         if self.only:
             wanted = {index: name for index, name in names.items() if name in self.only}
             missing = set(self.only) - set(wanted.values())

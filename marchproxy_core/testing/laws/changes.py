@@ -37,7 +37,7 @@ async def services_come_and_go(subject: Subject, wire: Wire) -> None:
         stays, added = (service_for(wire, server.backend, name=name) for name in ("stays", "added"))
         async with subject.running(stays) as running, established(wire, stays) as check:
             running.put(added)
-            await _until_served(wire, added)
+            await until_served(wire, added)
             await check()
             running.remove(added)
             await _until(lambda: _is_refused(wire, added), "that a removed service takes no client")
@@ -99,7 +99,7 @@ async def the_health_of_backends_is_followed(subject: Subject, wire: Wire) -> No
                 running.put(service, down=[down.backend])
                 await _until_all_go_to(wire, service, up)
             running.put(service, down=[a.backend, b.backend])
-            await _until_served(wire, service)
+            await until_served(wire, service)
             drained = attrs.evolve(service, backends=(a.backend, attrs.evolve(b.backend, weight=0)))
             running.put(drained)
             await _until_all_go_to(wire, service, b"a")
@@ -142,7 +142,7 @@ async def a_refused_client_learns_of_it(subject: Subject, wire: Wire) -> None:
             assert answer is not None, "the only backend refused, and the client was left hanging"
             assert answer == b"", f"the only backend refused, and the client got {answer!r}"
             running.put(attrs.evolve(service, backends=(server.backend,)))
-            await _until_served(wire, service)
+            await until_served(wire, service)
 
 
 LAWS = (
@@ -205,9 +205,11 @@ async def _until(condition: Callable[[], Awaitable[bool]], what: str, *, times: 
         raise AssertionError(f"waited {deadline_s:g} s in vain: {what}") from None
 
 
-async def _until_served(wire: Wire, service: Service) -> None:
+async def until_served(wire: Wire, service: Service) -> None:
+    """Wait until a client is served. Of a tier that takes packets the first ones may still find the listeners."""
+
     async def is_served() -> bool:
-        return bool(await _answer(wire, service, patience.PATIENCE_S))
+        return bool(await _answer(wire, service, patience.PATIENCE_S / 5))
 
     await _until(is_served, f"that {service.name} is served")
 
