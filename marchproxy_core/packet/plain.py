@@ -145,19 +145,24 @@ class PlainEngine:
         """Return how many entries KEYS, SERVICES or FREE has."""
         return int(self._lib.mp_plain_count(self._world, self._table(table)))
 
-    def run(self, frame: bytes) -> Outcome:
-        """Give the engine one frame, from its Ethernet header on."""
-        # The frame ends where the memory does, so that a sanitizer sees each byte read behind it.
-        memory = self._ffi.new("uint8_t[]", bytes(ALIGNMENT) + frame)
+    def run(self, frame: bytes, *, room: int = 0) -> Outcome:
+        """Give the engine one frame, from its Ethernet header on.
+
+        Args:
+            frame: As it came in.
+            room: Bytes by which it may grow; an ICMP error may be longer than what it is about. With 0 the frame
+                ends where the memory does, and a sanitizer sees each byte read behind it.
+        """
+        memory = self._ffi.new("uint8_t[]", bytes(ALIGNMENT) + frame + bytes(room))
         outcome = self._ffi.new("struct mp_outcome *")
         data = memory + ALIGNMENT
-        self._lib.mp_plain_run(self._world, data, len(frame), outcome)
+        self._lib.mp_plain_run(self._world, data, len(frame), len(frame) + room, outcome)
         return Outcome(
             verdict=Verdict(outcome.verdict),
             reason=Reason(outcome.reason),
             service=outcome.service,
             interface=outcome.interface,
-            frame=bytes(self._ffi.buffer(data, len(frame))),
+            frame=bytes(self._ffi.buffer(data, outcome.length)),
         )
 
     def _table(self, name: str) -> int:

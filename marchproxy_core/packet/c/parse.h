@@ -26,6 +26,7 @@ struct mp_view {
 struct mp_hop {
     uint32_t interface; /* its index */
     uint32_t resolved;  /* whether the addresses below are known; else the hook has the kernel find them */
+    uint32_t mtu;       /* of IP packets, in bytes */
     uint8_t source[6];
     uint8_t destination[6];
 };

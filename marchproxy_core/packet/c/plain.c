@@ -28,6 +28,7 @@ static enum mp_reason mp_route(struct mp_frame *frame, const struct mp_view *vie
             continue;
         if (route->reason != MP_FORWARDED)
             return route->reason;
+        hop->mtu = route->mtu;
         if (view->bytes > route->mtu)
             return MP_TOO_BIG;
         hop->interface = route->interface;
@@ -57,6 +58,25 @@ static void mp_renew_checksum(struct mp_frame *frame, const struct mp_view *view
         mp_complete_checksum(frame, view);
     else
         mp_correct_transport(frame, view, mp_sum(addresses, ports));
+}
+
+/* Leaves `length` bytes of the frame, and puts `room` bytes before its Ethernet header. */
+static int mp_make_room(struct mp_frame *frame, uint32_t length, uint32_t room)
+{
+    if (length + room > frame->capacity)
+        return -1;
+    memmove(frame->data + room, frame->data, length);
+    frame->length = length + room;
+    frame->end = frame->data + frame->length;
+    return 0;
+}
+
+static uint32_t mp_later_sum(struct mp_frame *frame, const struct mp_view *view, uint32_t *finished_later)
+{
+    (void)frame;
+    (void)view;
+    (void)finished_later;
+    return 0;
 }
 
 #include "engine.h"
@@ -187,9 +207,9 @@ uint32_t mp_plain_count(struct mp_plain *plain, uint32_t table)
     return table == MP_FREE ? plain->free_count : 0;
 }
 
-void mp_plain_run(struct mp_plain *plain, uint8_t *data, uint32_t length, struct mp_outcome *outcome)
+void mp_plain_run(struct mp_plain *plain, uint8_t *data, uint32_t length, uint32_t capacity, struct mp_outcome *outcome)
 {
-    struct mp_frame frame = {.data = data, .end = data + length, .length = length};
+    struct mp_frame frame = {.data = data, .end = data + length, .length = length, .capacity = capacity};
     struct mp_decision decision = {};
     world = plain;
     mp_process(&frame, &decision);
@@ -197,4 +217,5 @@ void mp_plain_run(struct mp_plain *plain, uint8_t *data, uint32_t length, struct
     outcome->reason = decision.reason;
     outcome->service = decision.service;
     outcome->interface = decision.hop.interface;
+    outcome->length = frame.length;
 }

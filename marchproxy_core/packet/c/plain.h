@@ -15,6 +15,7 @@ struct mp_outcome {
     uint32_t reason;
     uint32_t service;
     uint32_t interface;
+    uint32_t length;    /* of the frame as it is now */
 };
 
 struct mp_plain;
@@ -34,5 +35,5 @@ int mp_plain_put(struct mp_plain *plain, uint32_t table, const void *key, const 
 int mp_plain_remove(struct mp_plain *plain, uint32_t table, const void *key);
 uint32_t mp_plain_count(struct mp_plain *plain, uint32_t table);
 
-/* Runs the engine on a frame, in place. */
-void mp_plain_run(struct mp_plain *plain, uint8_t *frame, uint32_t length, struct mp_outcome *outcome);
+/* Runs the engine on a frame, in place; it may grow to `capacity` bytes. */
+void mp_plain_run(struct mp_plain *plain, uint8_t *frame, uint32_t length, uint32_t capacity, struct mp_outcome *outcome);

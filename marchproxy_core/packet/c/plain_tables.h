@@ -29,7 +29,7 @@ static struct mp_plain *world;
 
 struct mp_frame {
     uint8_t *data, *end;
-    uint32_t length, partial;
+    uint32_t length, partial, capacity;
 };
 
 static int mp_hash_make(struct mp_hash *hash, uint32_t key_size, uint32_t value_size, uint32_t most)

@@ -7,9 +7,9 @@
 
 enum { MP_LOOPBACK = 1, MP_AF_INET = 2, MP_AF_INET6 = 10 };
 
-/* `bytes` is the length of the packet to judge the route's MTU by; 0: the interface's MTU is returned in `*mtu`. */
+/* `bytes` is the length of the packet to judge the route's MTU by; 0: the hop's MTU is the interface's. */
 static MP_INLINE enum mp_reason mp_ask_kernel(void *context, const struct mp_view *view, const struct mp_address *source,
-                                              const struct mp_address *destination, uint32_t bytes, struct mp_hop *hop, uint32_t *mtu)
+                                              const struct mp_address *destination, uint32_t bytes, struct mp_hop *hop)
 {
     struct bpf_fib_lookup question = {.l4_protocol = view->protocol, .tot_len = bytes, .ifindex = MP_LOOPBACK};
     if (view->version == 4) {
@@ -24,7 +24,7 @@ static MP_INLINE enum mp_reason mp_ask_kernel(void *context, const struct mp_vie
     long answer = bpf_fib_lookup(context, &question, sizeof question, 0);
     hop->interface = question.ifindex;
     hop->resolved = answer == BPF_FIB_LKUP_RET_SUCCESS;
-    *mtu = question.mtu_result;
+    hop->mtu = question.mtu_result;
     if (hop->resolved) {
         __builtin_memcpy(hop->source, question.smac, sizeof hop->source);
         __builtin_memcpy(hop->destination, question.dmac, sizeof hop->destination);

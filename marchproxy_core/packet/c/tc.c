@@ -24,13 +24,13 @@ enum { MP_HEADERS = 128 };
 static MP_INLINE enum mp_reason mp_route(struct mp_frame *frame, const struct mp_view *view, const struct mp_address *source,
                                          const struct mp_address *destination, struct mp_hop *hop)
 {
-    uint32_t segment = frame->skb->gso_size, mtu = 0;
-    enum mp_reason reason = mp_ask_kernel(frame->skb, view, source, destination, segment ? 0 : view->bytes, hop, &mtu);
+    uint32_t segment = frame->skb->gso_size;
+    enum mp_reason reason = mp_ask_kernel(frame->skb, view, source, destination, segment ? 0 : view->bytes, hop);
     if (reason == MP_NO_NEIGHBOUR)
         return MP_FORWARDED; /* bpf_redirect_neigh() finds it */
     if (reason == MP_FORWARDED && segment) {
         uint32_t headers = (uint32_t)(view->l4 - view->l3) + (view->protocol == MP_TCP ? sizeof(struct mp_tcp) : sizeof(struct mp_udp));
-        if (segment + headers > mtu)
+        if (segment + headers > hop->mtu)
             return MP_TOO_BIG;
     }
     return reason;
@@ -58,6 +58,26 @@ static MP_INLINE void mp_renew_checksum(struct mp_frame *frame, const struct mp_
     bpf_l4_csum_replace(frame->skb, offset, 0, ports, flags);
 }
 
+/* Leaves `length` bytes of the frame, and puts `room` bytes behind its Ethernet header. */
+static MP_INLINE int mp_make_room(struct mp_frame *frame, uint32_t length, uint32_t room)
+{
+    struct __sk_buff *skb = frame->skb;
+    if (bpf_skb_change_tail(skb, length, 0) || bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, 0) || bpf_skb_pull_data(skb, length + room))
+        return -1;
+    frame->data = (uint8_t *)(unsigned long)skb->data;
+    frame->end = (uint8_t *)(unsigned long)skb->data_end;
+    return 0;
+}
+
+/* A partial checksum is finished when the packet leaves, also in a quote: it becomes what makes the sum of all behind it
+ * the complement of what it holds now, the sum of the pseudo-header. */
+static MP_INLINE uint32_t mp_later_sum(struct mp_frame *frame, const struct mp_view *view, uint32_t *finished_later)
+{
+    uint16_t *field = mp_transport_checksum(frame, view);
+    *finished_later = mp_is_partial(frame, view);
+    return *finished_later && field ? (uint16_t)~*field : 0;
+}
+
 #include "engine.h"
 
 int mp_tc_ingress(struct __sk_buff *skb)
@@ -78,5 +98,7 @@ int mp_tc_ingress(struct __sk_buff *skb)
     if (decision.verdict == MP_FORWARD)
         return decision.hop.resolved ? bpf_redirect(decision.hop.interface, 0)
                                      : mp_redirect_neighbour(decision.hop.interface, 0, 0, 0);
+    if (decision.verdict == MP_REPLY)
+        return bpf_redirect(skb->ifindex, 0);
     return decision.verdict == MP_PASS ? MP_NEXT : 2; /* TC_ACT_SHOT */
 }

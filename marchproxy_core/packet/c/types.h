@@ -168,7 +168,7 @@ struct mp_load {
     uint64_t opened;
     uint64_t ended;
     uint64_t due;    /* ns of the monotonic clock at which the next new flow would be on time */
-    uint64_t spare;
+    uint64_t next_error; /* of number 0: from when on the next ICMP error may be sent */
 };
 
 /* One service's packets at one hook, on one CPU. */

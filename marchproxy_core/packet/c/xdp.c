@@ -19,8 +19,7 @@ struct mp_frame {
 static MP_INLINE enum mp_reason mp_route(struct mp_frame *frame, const struct mp_view *view, const struct mp_address *source,
                                          const struct mp_address *destination, struct mp_hop *hop)
 {
-    uint32_t mtu;
-    return mp_ask_kernel(frame->context, view, source, destination, view->bytes, hop, &mtu);
+    return mp_ask_kernel(frame->context, view, source, destination, view->bytes, hop);
 }
 
 /* Whether an answer would find its way: there is no stack here that would ask for the client's link-layer address. A first
@@ -28,8 +27,7 @@ static MP_INLINE enum mp_reason mp_route(struct mp_frame *frame, const struct mp
 static MP_INLINE int mp_can_answer(struct mp_frame *frame, const struct mp_view *view)
 {
     struct mp_hop hop;
-    uint32_t mtu;
-    enum mp_reason reason = mp_ask_kernel(frame->context, view, &view->key.destination, &view->key.source, 0, &hop, &mtu);
+    enum mp_reason reason = mp_ask_kernel(frame->context, view, &view->key.destination, &view->key.source, 0, &hop);
     return reason == MP_FORWARDED;
 }
 
@@ -46,6 +44,26 @@ static MP_INLINE void mp_renew_checksum(struct mp_frame *frame, const struct mp_
         mp_complete_checksum(frame, view);
     else
         mp_correct_transport(frame, view, mp_sum(addresses, ports));
+}
+
+/* Leaves `length` bytes of the frame, and puts `room` bytes before its Ethernet header. */
+static MP_INLINE int mp_make_room(struct mp_frame *frame, uint32_t length, uint32_t room)
+{
+    struct xdp_md *context = frame->context;
+    if (bpf_xdp_adjust_tail(context, (int)(length - frame->length)) || bpf_xdp_adjust_head(context, -(int)room))
+        return -1;
+    frame->data = (uint8_t *)(unsigned long)context->data;
+    frame->end = (uint8_t *)(unsigned long)context->data_end;
+    return 0;
+}
+
+/* Nothing is finished behind this hook: a partial checksum in a quote stays one. */
+static MP_INLINE uint32_t mp_later_sum(struct mp_frame *frame, const struct mp_view *view, uint32_t *finished_later)
+{
+    (void)frame;
+    (void)view;
+    (void)finished_later;
+    return 0;
 }
 
 #include "engine.h"
@@ -66,5 +84,7 @@ int mp_xdp(struct xdp_md *context)
     mp_process(&frame, &decision);
     if (decision.verdict == MP_FORWARD)
         return decision.hop.interface == context->ingress_ifindex ? XDP_TX : bpf_redirect(decision.hop.interface, 0);
+    if (decision.verdict == MP_REPLY)
+        return XDP_TX;
     return decision.verdict == MP_PASS ? XDP_PASS : XDP_DROP;
 }
