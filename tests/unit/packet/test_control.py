@@ -1,0 +1,246 @@
+"""Services go into the kernel's tables and out again, flows end in steps, and a second daemon goes on where one was killed."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from ipaddress import ip_address as ip
+
+import attrs
+import pytest
+
+from marchproxy_core.bpf import items
+from marchproxy_core.config import Settings
+from marchproxy_core.model import Assignment, BackendView, Role, ServiceTable
+from marchproxy_core.packet import layout
+from marchproxy_core.packet.control import Control, number_in, service_key
+from marchproxy_core.packet.flows import FlowBook, tick_of
+from marchproxy_core.packet.network import NetworkFacts, Way
+from marchproxy_core.packet.numbers import NoPlace
+from marchproxy_core.packet.reasons import Hook
+from marchproxy_core.packet.tables import Tables, flow_stride, word
+from marchproxy_core.services import Backend, Endpoint, Protocol, Service
+
+pytestmark = pytest.mark.root
+
+SMALL = Settings(
+    ebpf_conn_map_size=64, ebpf_service_map_size=3, ebpf_maps_size=64, nat_port_range=(2000, 2999)
+)
+STATE = layout.enumeration("mp_flow_state")
+
+
+def look(destinations):
+    return NetworkFacts(
+        addresses={ip("192.0.2.1"): 2},
+        ways={each: Way(interface=3, source=ip("10.0.0.1")) for each in destinations},
+        names={2: "front", 3: "back"},
+    )
+
+
+def service(name, port, *backends):
+    return Service(
+        name=name,
+        listen=(Endpoint(ip("192.0.2.1"), port),),
+        backends=tuple(Backend(endpoint=Endpoint.parse(one)) for one in backends),
+    )
+
+
+def table(*services, settings=SMALL, role=Role.CHOSEN):
+    return ServiceTable(
+        {
+            one.name: Assignment(
+                service=one, role=role, backends=tuple(BackendView(backend=each) for each in one.backends)
+            )
+            for one in services
+        },
+        settings,
+    )
+
+
+WEB = service("web", 80, "10.0.0.2:8080", "10.0.0.3:8080")
+API = service("api", 81, "10.0.0.2:9090")
+
+
+@contextmanager
+def control_of(tables):
+    control = Control(tables, SMALL, look=look)
+    try:
+        yield control
+    finally:
+        control.close()
+
+
+@pytest.fixture
+def tables():
+    opened = Tables.open(SMALL)
+    yield opened
+    opened.close()
+
+
+def entry(tables, one):
+    raw = tables.services.lookup(service_key(one.listen[0].ip, one.listen[0].port, one.protocol))
+    return layout.SERVICE.unpack(raw) if raw else None
+
+
+def open_flow(tables, number, *, client_port=5000, expires=1 << 30, backend=0):
+    """Do in the tables what the engine does when a flow begins, and return its place."""
+    place = int.from_bytes(tables.free.pop(), "little")
+    client, listen = layout.address_bytes(ip("198.51.100.7")), layout.address_bytes(ip("192.0.2.1"))
+    source, server = layout.address_bytes(ip("10.0.0.1")), layout.address_bytes(ip("10.0.0.2"))
+    ports = {"client_port": client_port, "listen_port": 80, "source_port": client_port, "backend_port": 8080}
+    flow = layout.FLOW.pack(
+        client=client,
+        listen=listen,
+        source=source,
+        backend=server,
+        **{name: layout.port_bytes(port) for name, port in ports.items()},
+        service=number,
+        backend_id=backend,
+        expires=expires,
+        protocol=6,
+        state=STATE["IN_USE"],
+        hooks=Hook.TC.bit,
+    )
+    tables.flow_memory[place * flow_stride() : place * flow_stride() + len(flow)] = flow
+    for side, ends in enumerate(((client, listen, client_port, 80), (server, source, 8080, client_port))):
+        key = layout.FLOW_KEY.pack(
+            source=ends[0],
+            destination=ends[1],
+            source_port=layout.port_bytes(ends[2]),
+            destination_port=layout.port_bytes(ends[3]),
+            protocol=6,
+        )
+        tables.keys.update(key, layout.FLOW_REF.pack(flow=place, side=side))
+    return place
+
+
+def keys(tables):
+    return len(list(tables.keys.keys()))
+
+
+def free(tables):
+    """Count the places that are free."""
+    taken = []
+    while (place := tables.free.pop()) is not None:
+        taken.append(place)
+    for place in taken:
+        tables.free.push(place)
+    return len(taken)
+
+
+def test_a_service_comes_with_all_that_it_points_to_and_goes_again(tables):
+    with control_of(tables) as control:
+        control.demand(Hook.TC, table(WEB, API))
+        web = entry(tables, WEB)
+        assert (web["hooks"], web["slots"]) == (Hook.TC.bit, 1021)
+        backends = [value for _, value in items(tables.backends) if any(value)]
+        assert {layout.address_of(value[:16]) for value in backends} == {ip("10.0.0.2"), ip("10.0.0.3")}
+        control.demand(Hook.TC, table(API))
+        assert entry(tables, WEB) is None
+        assert entry(tables, API)["number"] != web["number"]
+        control.demand(Hook.TC, None)
+        assert list(tables.services.keys()) == []
+
+
+def test_two_hooks_share_an_entry_and_the_one_that_leaves_takes_its_bit_along(tables):
+    with control_of(tables) as control:
+        control.demand(Hook.TC, table(WEB))
+        control.demand(Hook.XDP, table(WEB))
+        assert entry(tables, WEB)["hooks"] == Hook.TC.bit | Hook.XDP.bit
+        control.demand(Hook.TC, None)
+        assert entry(tables, WEB)["hooks"] == Hook.XDP.bit
+
+
+def test_limits_of_the_service_go_before_those_of_the_settings(tables):
+    settings = attrs.evolve(SMALL, service_max_connections=7, service_connection_rate=100.0)
+    own = attrs.evolve(API, max_connections=5, connection_rate=10.0)
+    with control_of(tables) as control:
+        control.demand(Hook.TC, table(WEB, own, settings=settings))
+        assert (entry(tables, WEB)["max_active"], entry(tables, WEB)["interval"]) == (7, 10_000_000)
+        assert (entry(tables, own)["max_active"], entry(tables, own)["interval"]) == (5, 100_000_000)
+
+
+def test_too_many_services_are_refused_by_the_setting_that_helps(tables):
+    many = [service(f"s{at}", 100 + at, "10.0.0.2:80") for at in range(4)]
+    with control_of(tables) as control, pytest.raises(NoPlace, match="EBPF_SERVICE_MAP_SIZE"):
+        control.demand(Hook.TC, table(*many))
+
+
+def test_an_idle_flow_ends_whole_and_its_place_is_free_two_sweeps_later(tables):
+    with control_of(tables) as control:
+        control.demand(Hook.TC, table(WEB))
+        number = entry(tables, WEB)["number"]
+        open_flow(tables, number, expires=tick_of(time.monotonic_ns()) - 1)
+        stays = open_flow(tables, number, client_port=5001)
+        before = free(tables)
+        fates = []
+        for _ in range(3):
+            control._swept_ns = 0  # as if a second had passed
+            control.sweep()
+            fates.append((keys(tables), free(tables) - before))
+        assert fates == [(2, 0), (2, 0), (2, 1)]
+        stats = control.stats(Hook.TC)["web"]
+        assert (stats.connections_active, stats.drops) == (1, {"idle_timeout": 1})
+        assert FlowBook(tables).live() == [stays]
+
+
+def test_flows_of_a_service_that_is_gone_end_and_those_of_a_draining_one_stay(tables):
+    with control_of(tables) as control:
+        control.demand(Hook.TC, table(WEB, API))
+        open_flow(tables, entry(tables, WEB)["number"])
+        open_flow(tables, entry(tables, API)["number"], client_port=5001)
+        draining = Assignment(service=API, role=Role.DRAINING, backends=())
+        control.demand(Hook.TC, ServiceTable({"api": draining}, SMALL))
+        assert keys(tables) == 2
+        assert entry(tables, API) is None
+        assert control.stats(Hook.TC)["api"].connections_active == 1
+
+
+def test_the_next_daemon_keeps_numbers_flows_and_backends(tables):
+    with control_of(tables) as killed:
+        killed.demand(Hook.TC, table(WEB, API))
+        before = {one.name: entry(tables, one)["number"] for one in (WEB, API)}
+        open_flow(tables, before["api"])
+    with control_of(tables) as control:
+        control.demand(Hook.TC, table(API, WEB))
+        assert {one.name: entry(tables, one)["number"] for one in (WEB, API)} == before
+        assert control.stats(Hook.TC)["api"].connections_active == 1
+        assert keys(tables) == 2
+
+
+def test_what_a_killed_daemon_carried_waits_for_the_other_hook_and_goes_in_the_end(tables):
+    with control_of(tables) as killed:
+        killed.demand(Hook.TC, table(WEB, API))
+        open_flow(tables, entry(tables, API)["number"])
+    with control_of(tables) as control:
+        control.demand(Hook.XDP, table(WEB))
+        assert entry(tables, API) is not None
+        control._strangers_until_ns = 1  # as if the time for others were over
+        control._swept_ns = 0
+        control.sweep()
+        assert entry(tables, API) is None
+        assert keys(tables) == 0
+
+
+def test_a_flow_that_a_killed_daemon_had_begun_to_end_is_ended(tables):
+    with control_of(tables) as control:
+        control.demand(Hook.TC, table(WEB))
+        place = open_flow(tables, entry(tables, WEB)["number"])
+    ended = place * flow_stride() + layout.FLOW.offset("ended")
+    tables.flow_memory[ended : ended + 1] = b"\1"
+    book = FlowBook(tables)
+    assert keys(tables) == 0
+    before = free(tables)
+    book.recycle()
+    book.recycle()
+    assert free(tables) == before + 1
+    book.close()
+
+
+def test_an_unchanged_network_writes_nothing(tables):
+    with control_of(tables) as control:
+        control.demand(Hook.TC, table(WEB))
+        raw = tables.services.lookup(service_key(ip("192.0.2.1"), 80, Protocol.TCP))
+        picks = tables.picks.lookup(word(2 * number_in(raw)))
+        control.rearrange()
+        assert tables.picks.lookup(word(2 * number_in(raw))) == picks
