@@ -27,7 +27,7 @@ _BOTH_FIN = _STATE["CLIENT_FIN"] | _STATE["BACKEND_FIN"]
 _WORDS = flow_stride() // 4
 _ENDS = struct.Struct("<64s8s")  # four addresses, four ports
 _OLD = 2
-"""Sweeps after which no program can hold an ended flow any more; they are a second apart."""
+"""Sweeps, a second apart, up to the one in which a flow's place is free again; that in which it ended is the first."""
 
 
 @final

@@ -44,9 +44,14 @@ class Numbers(Generic[Name]):
         if len(self._places) >= self._end - self._first:
             raise NoPlace(f"all {self._end - self._first} places are taken - fix: raise {self._setting}")
         while self._next in self._names:
-            self._next = self._first + (self._next + 1 - self._first) % (self._end - self._first)
-        self.adopt(name, self._next)
-        return self._places[name]
+            self._next = self._after(self._next)
+        place = self._next
+        self.adopt(name, place)
+        self._next = self._after(place)
+        return place
+
+    def _after(self, place: int) -> int:
+        return place + 1 if place + 1 < self._end else self._first
 
     def known(self, name: Name) -> int | None:
         """Return the place of a name, None when it has none."""

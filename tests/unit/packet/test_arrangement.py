@@ -1,4 +1,4 @@
-"""What the tables are to hold follows from services and network alone; what cannot be taken is left out, with the reason."""
+"""What the tables are to hold follows from services and network alone; what is left out has a reason."""
 
 from __future__ import annotations
 
