@@ -13,16 +13,31 @@ import attrs
 
 from marchproxy_core.backends.balancing import usable_weights
 from marchproxy_core.backends.maglev import table_size
+from marchproxy_core.packet.reasons import Hook
 from marchproxy_core.services import Balance, Endpoint, IPAddress, Protocol, Service
 
 if TYPE_CHECKING:
     from marchproxy_core.model import Assignment
     from marchproxy_core.packet.network import NetworkFacts
-    from marchproxy_core.packet.reasons import Hook
     from marchproxy_core.services import Backend
 
 _SMALL_TABLES = ((10, 1021), (40, 4093))
 """Backends, and the slots that do for them where a client need not keep its backend: 100 for each."""
+
+
+@attrs.frozen(kw_only=True)
+class Fitness:
+    """Which interfaces one hook's program cannot, or should not, be on, by index; all others are fit."""
+
+    refused: Mapping[int, str] = attrs.field(factory=dict)
+    """Why it cannot."""
+    avoided: Mapping[int, str] = attrs.field(factory=dict)
+    """Why a lower tier does better there; not for services that are pinned to this tier."""
+
+    def obstacle(self, interface: int, service: Service) -> str:
+        """Return why a service's packets are not to be taken on an interface; empty when they may."""
+        found = self.refused.get(interface, "")
+        return found or ("" if service.tier else self.avoided.get(interface, ""))
 
 
 @attrs.frozen(kw_only=True)
@@ -56,6 +71,8 @@ class LeftOut:
     service: str
     version: int
     reason: str
+    hook: Hook | None = None
+    """The one that does not take it; None: none can."""
 
 
 @attrs.frozen(kw_only=True)
@@ -64,11 +81,18 @@ class Arrangement:
 
     halves: tuple[Half, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    fitness: Mapping[Hook, Fitness] = attrs.field(factory=dict)
 
-    @property
-    def interfaces(self) -> frozenset[int]:
-        """Indexes of all interfaces that packets come in by."""
-        return frozenset().union(*(half.interfaces for half in self.halves))
+    def interfaces(self, hook: Hook) -> frozenset[int]:
+        """Return the indexes of those that a hook's program is to be on."""
+        fitness = self.fitness.get(hook, Fitness())
+        return frozenset(
+            index
+            for half in self.halves
+            if half.hooks & hook.bit
+            for index in half.interfaces
+            if not fitness.obstacle(index, half.service)
+        )
 
 
 def destinations(assignments: Iterable[Assignment]) -> set[IPAddress]:
@@ -76,30 +100,62 @@ def destinations(assignments: Iterable[Assignment]) -> set[IPAddress]:
     return {view.backend.endpoint.ip for one in assignments for view in one.backends}
 
 
-def arrange(demands: Mapping[Hook, Mapping[str, Assignment]], network: NetworkFacts) -> Arrangement:
+def arrange(
+    demands: Mapping[Hook, Mapping[str, Assignment]],
+    network: NetworkFacts,
+    fitness: Mapping[Hook, Fitness] | None = None,
+) -> Arrangement:
     """Work out what the tables are to hold.
 
     Args:
         demands: What each hook that runs is to carry, by service name.
         network: Facts that know the way to each backend.
+        fitness: Where each hook's program can be; everywhere by default.
     """
-    hooks: dict[str, int] = {}
+    fitness = fitness or {}
+    hooks: dict[str, list[Hook]] = {}
     wanted: dict[str, Assignment] = {}
     for hook, assignments in demands.items():
         for name, assignment in assignments.items():
             if assignment.role.takes_new:
-                hooks[name] = hooks.get(name, 0) | hook.bit
+                hooks.setdefault(name, []).append(hook)
                 wanted[name] = assignment
     halves: list[Half] = []
     left_out: list[LeftOut] = []
     for name, assignment in wanted.items():
         for version in sorted({endpoint.ip.version for endpoint in assignment.service.listen}):
-            found = _half(assignment, version, hooks[name], network)
-            halves.append(found) if isinstance(found, Half) else left_out.append(found)
-    return Arrangement(halves=tuple(halves), left_out=tuple(left_out))
+            found = _half(assignment, version, network)
+            if isinstance(found, LeftOut):
+                left_out.append(found)
+                continue
+            reasons = {
+                hook: _unfit(assignment, fitness.get(hook, Fitness()), network) for hook in hooks[name]
+            }
+            left_out += [
+                LeftOut(service=name, version=version, reason=reason, hook=hook)
+                for hook, reason in reasons.items()
+                if reason
+            ]
+            bits = sum(hook.bit for hook, reason in reasons.items() if not reason)
+            if bits:
+                halves.append(attrs.evolve(found, hooks=bits))
+    return Arrangement(halves=tuple(halves), left_out=tuple(left_out), fitness=fitness)
 
 
-def _half(assignment: Assignment, version: int, hooks: int, network: NetworkFacts) -> Half | LeftOut:
+def _unfit(assignment: Assignment, fitness: Fitness, network: NetworkFacts) -> str:
+    """Why a hook cannot take the service. Answers must meet its program, else the stack resets their flows.
+
+    Clients that come in by an interface without it are no obstacle: their first packet does not meet it either.
+    """
+    for view in assignment.backends:
+        ip = view.backend.endpoint.ip
+        way = network.ways.get(ip)
+        if way is not None and (reason := fitness.obstacle(way.interface, assignment.service)):
+            return f"backend {view.backend.endpoint} is behind {network.names.get(way.interface)}: {reason}"
+    return ""
+
+
+def _half(assignment: Assignment, version: int, network: NetworkFacts) -> Half | LeftOut:
     service = assignment.service
     backends = [view.backend for view in assignment.backends]
     keys = tuple(
@@ -116,7 +172,7 @@ def _half(assignment: Assignment, version: int, hooks: int, network: NetworkFact
     return Half(
         service=service,
         version=version,
-        hooks=hooks,
+        hooks=0,
         keys=keys,
         picks=Picks(
             endpoints=tuple(backend.endpoint for backend in backends),

@@ -18,7 +18,7 @@ from marchproxy_core.bpf import items
 from marchproxy_core.drops import DropReason
 from marchproxy_core.model import ServiceStats
 from marchproxy_core.packet import layout
-from marchproxy_core.packet.arrangement import arrange, destinations
+from marchproxy_core.packet.arrangement import Fitness, arrange, destinations
 from marchproxy_core.packet.backends import BackendTables
 from marchproxy_core.packet.counting import Loads, Meter
 from marchproxy_core.packet.flows import FlowBook, tick_of, ticks_for
@@ -48,6 +48,8 @@ _STRANGERS_NS = 5 * _SECOND_NS
 _BY_ADDRESS = layout.enumeration("mp_service_flag")["BY_ADDRESS"]
 
 Look = Callable[[Iterable[IPAddress]], NetworkFacts]
+Judge = Callable[[Mapping[int, str]], Fitness]
+"""Says which of the interfaces, names by index, a hook's program can be on; blocks."""
 
 
 @final
@@ -67,6 +69,7 @@ class Control:
         self._look = look
         self._lock = threading.Lock()
         self._demands: dict[Hook, Mapping[str, Assignment]] = {}
+        self._judges: dict[Hook, Judge] = {}
         self._book = FlowBook(tables)
         self._loads = Loads(tables)
         self._meter = Meter(tables)
@@ -76,7 +79,7 @@ class Control:
         self._idle: Counter[int] = Counter()
         self._swept_ns = 0
         self._strangers_until_ns = time.monotonic_ns() + _STRANGERS_NS if self._entries else 0
-        self._loads.put_right(0, len(self._book.uncounted(self._book.live())))
+        self._loads.put_right(0, len(self._book.uncounted(self._book.live())), 0)
         self.network = NetworkFacts(addresses={}, ways={}, names={})
         """As it was at the last look."""
 
@@ -85,11 +88,16 @@ class Control:
         self._book.close()
         self._loads.close()
 
-    def demand(self, hook: Hook, table: ServiceTable | None) -> Arrangement:
+    def demand(self, hook: Hook, table: ServiceTable | None, judge: Judge | None = None) -> Arrangement:
         """Have the tables hold what a hook is to carry from now on; None when it carries nothing any more.
 
         Flows of services that are gone are ended. Those to backends without weight, or that are no longer among the
         service's, go on.
+
+        Args:
+            hook: Whose program asks.
+            table: What it is to carry.
+            judge: Says where that program can be, at each look at the network; everywhere by default.
 
         Raises:
             NoPlace: A table is too small for the services or their backends.
@@ -98,8 +106,10 @@ class Control:
         with self._lock:
             if table is None:
                 self._demands.pop(hook, None)
+                self._judges.pop(hook, None)
             else:
                 self._demands[hook] = table.assignments
+                self._judges[hook] = judge or (lambda names: Fitness())
                 self._settings = table.settings
                 self._write_settings()
             return self._rearrange()
@@ -187,7 +197,8 @@ class Control:
     def _rearrange(self) -> Arrangement:
         assignments = [one for table in self._demands.values() for one in table.values()]
         network = self.network = self._look(destinations(assignments))
-        arrangement = arrange(self._demands, network)
+        fitness = {hook: judge(network.names) for hook, judge in self._judges.items()}
+        arrangement = arrange(self._demands, network, fitness)
         entries: dict[bytes, bytes] = {}
         for half in arrangement.halves:
             entries |= self._write_half(half, network)
@@ -241,7 +252,9 @@ class Control:
                 if key in self._entries:
                     self._numbers.adopt(name, number_in(self._entries[key]))
             number = self._numbers.of(name)
-            self._loads.put_right(number, self._book.count(self._book.uncounted(self._book.live()))[number])
+            there = self._book.uncounted(self._book.live())
+            opening = self._book.count(self._book.unanswered(there))[number]
+            self._loads.put_right(number, self._book.count(there)[number], opening)
             for hook in Hook:
                 self._meter.begin(number, hook)
         return self._numbers.of(name)
@@ -279,6 +292,8 @@ class Control:
     def _count_ends(self, places: list[int]) -> None:
         for number, flows in self._book.count(places).items():
             self._loads.ended(number, flows)
+        for number, flows in self._book.count(self._book.unanswered(places)).items():
+            self._loads.lapsed(number, flows)
 
 
 def service_key(ip: IPAddress, port: int, protocol: Protocol) -> bytes:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from marchproxy_core.packet.reasons import Hook
     from marchproxy_core.packet.tables import Tables
 
-_COUNTERS = struct.Struct(f"<2Q2QQ{len(Reason)}Q")
+_COUNTERS = struct.Struct(f"<2Q2QQ8x{len(Reason)}Q")
 assert _COUNTERS.size == layout.COUNTERS.size
 
 
@@ -94,6 +94,8 @@ class Loads:
         self._stride = size // 8
         self._opened = layout.LOAD.offset("opened") // 8
         self._ended = layout.LOAD.offset("ended") // 8
+        self._answered = layout.LOAD.offset("answered") // 8
+        self._lapsed = layout.LOAD.offset("lapsed") // 8
         self._bytes = memoryview(tables.load_memory)[: tables.loads.max_entries * size]
         self._words = self._bytes.cast("Q")
 
@@ -112,7 +114,19 @@ class Loads:
         for at in (number * self._stride, 0):
             self._words[at + self._ended] += flows
 
-    def put_right(self, number: int, active: int) -> None:
-        """Make good what was not counted when a process was stopped; for one service, or 0 for all."""
+    def lapsed(self, number: int, flows: int) -> None:
+        """Count TCP flows of a service that ended without an answer."""
+        self._words[number * self._stride + self._lapsed] += flows
+
+    def put_right(self, number: int, active: int, opening: int) -> None:
+        """Make good what was not counted when a process was stopped.
+
+        Args:
+            number: Of a service; 0 for all.
+            active: Flows that are there.
+            opening: Those of them that are TCP and not answered.
+        """
         at = number * self._stride
-        self._words[at + self._ended] = max(self._words[at + self._opened] - active, 0)
+        opened, answered = self._words[at + self._opened], self._words[at + self._answered]
+        self._words[at + self._ended] = max(opened - active, 0)
+        self._words[at + self._lapsed] = max(opened - answered - opening, 0)

@@ -23,6 +23,7 @@ TICK_NS = 1 << 30
 """The engine's clock in nanoseconds of CLOCK_MONOTONIC."""
 _STATE = layout.enumeration("mp_flow_state")
 IN_USE = _STATE["IN_USE"]
+_TCP = 6
 _BOTH_FIN = _STATE["CLIENT_FIN"] | _STATE["BACKEND_FIN"]
 _WORDS = flow_stride() // 4
 _ENDS = struct.Struct("<64s8s")  # four addresses, four ports
@@ -92,6 +93,11 @@ class FlowBook:
         """Count flows by their services' numbers."""
         services = self.services()
         return Counter(services[place] for place in places)
+
+    def unanswered(self, places: list[int]) -> list[int]:
+        """Return those of the flows that are TCP and that no backend has sent anything in."""
+        states, protocols = self._column("state"), self._column("protocol")
+        return [at for at in places if protocols[at] == _TCP and not states[at] & _STATE["ANSWERED"]]
 
     def end(self, places: list[int]) -> None:
         """End flows: from here on the engine knows them no more."""

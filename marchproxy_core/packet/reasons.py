@@ -55,14 +55,20 @@ class Reason(enum.IntEnum):
     FLOW_TABLE_FULL = 14
     FLOW_ENDING = 15
     """It would open a flow whose end is not done yet, or that another CPU opens at this moment."""
-    MAX_CONNECTIONS = 16
-    GLOBAL_MAX_CONNECTIONS = 17
-    CONNECTION_RATE = 18
-    GLOBAL_CONNECTION_RATE = 19
-    TTL_EXPIRED = 20
-    TOO_BIG = 21
+    BLOCKED = 16
+    """From a prefix that was blocked."""
+    PACE = 17
+    """Its client sends more packets than he may."""
+    TOO_MANY_OPENING = 18
+    """It would open one more TCP flow of a service that has many which no backend has answered: a flood of SYNs."""
+    MAX_CONNECTIONS = 19
+    GLOBAL_MAX_CONNECTIONS = 20
+    CONNECTION_RATE = 21
+    GLOBAL_CONNECTION_RATE = 22
+    TTL_EXPIRED = 23
+    TOO_BIG = 24
     """For the next hop."""
-    ERROR_RATE = 22
+    ERROR_RATE = 25
     """It would have been answered by an ICMP error, of which there were enough."""
-    FAULT = 23
+    FAULT = 26
     """A table lacks what must be there: a defect of ours."""

@@ -6,6 +6,7 @@ A tier brings a *seat*: how its program gets on an interface, off it, and how it
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, final
 
 import attrs
@@ -14,7 +15,7 @@ import trio
 
 from marchproxy_core.errors import TierUnavailable
 from marchproxy_core.model import Attachment, Runner, ServiceTable, TierStats
-from marchproxy_core.packet.arrangement import LeftOut
+from marchproxy_core.packet.arrangement import Fitness, LeftOut
 from marchproxy_core.packet.reasons import Hook
 from marchproxy_core.packet.shared import PacketEngine
 from marchproxy_core.packet.watching import network_changes
@@ -30,6 +31,10 @@ _SWEEP_S = 1.0
 
 class Seat(Protocol):
     """Where a tier's program sits. All calls block."""
+
+    def judge(self, interfaces: Mapping[int, str]) -> Fitness:
+        """Say which of these interfaces, names by index, the program cannot or should not be on."""
+        ...
 
     def stand_on(self, interfaces: Mapping[int, str]) -> None:
         """Have the program on exactly these interfaces, names by index; those it is on already stay untouched."""
@@ -63,7 +68,8 @@ class PacketAttachment(Attachment):
         """Have the tables and the interfaces follow a change, as ``look`` finds it."""
         async with self._working:
             arrangement = await trio.to_thread.run_sync(self._take, look)
-            for one in arrangement.left_out:
+            left_out = tuple(one for one in arrangement.left_out if one.hook in (None, self.hook))
+            for one in left_out:
                 if one not in self.left_out:
                     log.info(
                         "service.left_to_lower_tier",
@@ -72,12 +78,12 @@ class PacketAttachment(Attachment):
                         ip_version=one.version,
                         reason=one.reason,
                     )
-            self.left_out = arrangement.left_out
+            self.left_out = left_out
 
     def _take(self, look: Callable[[], Arrangement]) -> Arrangement:
         arrangement = look()
         names = self.engine.control.network.names
-        needed = set(arrangement.interfaces)
+        needed = set(arrangement.interfaces(self.hook))
         if self.engine.control.has_flows():  # of a service that drains, or was moved to other interfaces
             needed |= {index for index, name in names.items() if name in self.interfaces}
         wanted = {index: names[index] for index in needed if index in names}
@@ -94,6 +100,18 @@ class PacketAttachment(Attachment):
         self.interfaces = frozenset(wanted.values())
         return arrangement
 
+    def judge(self, interfaces: Mapping[int, str]) -> Fitness:
+        """Say where the program cannot be: where the operator, or the seat, does not want it."""
+        found = self.seat.judge(interfaces)
+        if not self.only:
+            return found
+        others = {
+            index: "not one of the interfaces that the settings name"
+            for index, name in interfaces.items()
+            if name not in self.only
+        }
+        return attrs.evolve(found, refused={**found.refused, **others})
+
 
 def run_hook(attachment: PacketAttachment, services: Table[ServiceTable]) -> Runner:
     """Return what carries the services of the table by this attachment until it is cancelled."""
@@ -106,7 +124,7 @@ def run_hook(attachment: PacketAttachment, services: Table[ServiceTable]) -> Run
                 nursery.start_soon(_sweep, attachment)
                 started = False
                 async for table in services.changes():
-                    await attachment.take(lambda table=table: control.demand(hook, table))  # type: ignore[misc]
+                    await attachment.take(partial(control.demand, hook, table, attachment.judge))
                     if not started:
                         started = True
                         task_status.started()

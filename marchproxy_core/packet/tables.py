@@ -24,6 +24,8 @@ SCHEMA = layout.enumeration("mp_version")["SCHEMA"]
 PICKS_IN_ENTRY = 4
 MOST_SOURCES = 4
 """Source addresses of one backend: as many as the engine tries, MP_TRIES over MP_TRIES_A_SOURCE."""
+_SAMPLES = 64
+"""Dropped packets that are kept as examples until somebody looks."""
 _NUMBERS = layout.enumeration("mp_table")
 _WORD = struct.Struct("<I")
 
@@ -63,6 +65,18 @@ def table_specs(settings: Settings) -> tuple[MapSpec, ...]:
         "LOADS": _spec("loads", array, 4, layout.LOAD.size, services, MapFlags.MMAPABLE),
         "COUNTERS": _spec("counters", MapType.PERCPU_ARRAY, 4, layout.COUNTERS.size, 2 * counted),
         "SETTINGS": _spec("settings", array, 4, layout.SETTINGS.size, 1),
+        "PREFIXES": _spec(
+            "prefixes",
+            MapType.LPM_TRIE,
+            layout.PREFIX_KEY.size,
+            layout.PREFIX.size,
+            settings.ebpf_maps_size,
+            MapFlags.NO_PREALLOC,
+        ),
+        "PACES": _spec(
+            "paces", MapType.LRU_HASH, layout.ADDRESS.size, layout.PACE.size, settings.ebpf_maps_size
+        ),
+        "SAMPLES": _spec("samples", MapType.QUEUE, 0, layout.SAMPLE.size, _SAMPLES),
     }
     return tuple(specs[name] for name in sorted(specs, key=lambda name: _NUMBERS[name]))
 
@@ -97,6 +111,7 @@ class Tables:
         self.services, self.picks = by_name["services"], by_name["picks"]
         self.backends, self.sources = by_name["backends"], by_name["sources"]
         self.loads, self.counters, self.settings = by_name["loads"], by_name["counters"], by_name["settings"]
+        self.prefixes, self.paces, self.samples = by_name["prefixes"], by_name["paces"], by_name["samples"]
         self.flow_memory: mmap = self.flows.mmap()
         self.load_memory: mmap = self.loads.mmap()
 
@@ -138,7 +153,11 @@ class Tables:
             self.free.push(word(place))
         self.settings.update(
             word(0),
-            layout.SETTINGS.pack(seed=int.from_bytes(os.urandom(4)) | 1, error_interval=10_000_000),
+            layout.SETTINGS.pack(
+                seed=int.from_bytes(os.urandom(4)) | 1,
+                error_interval=10_000_000,
+                sample_interval=100_000_000,
+            ),
         )
 
     def _settings(self) -> bytes:

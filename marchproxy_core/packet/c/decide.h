@@ -51,7 +51,7 @@ static MP_INLINE enum mp_reason mp_is_ours(const struct mp_flow *flow)
 
 /* Whether this hook may forward a packet of the flow that a key led to, and where to. */
 static MP_INLINE enum mp_reason mp_find_hop(struct mp_frame *frame, const struct mp_view *view, const struct mp_flow_ref *ref,
-                                            struct mp_decision *decision)
+                                            const struct mp_settings *settings, struct mp_decision *decision)
 {
     struct mp_flow *flow = mp_flow_at(ref->flow);
     struct mp_ends ends;
@@ -62,6 +62,11 @@ static MP_INLINE enum mp_reason mp_find_hop(struct mp_frame *frame, const struct
     if (reason != MP_FORWARDED)
         return reason;
     decision->has_flow = 1;
+    if (ref->side == MP_FROM_CLIENT) {
+        reason = mp_screen_client(view, settings, flow->service, 0, mp_now());
+        if (reason != MP_FORWARDED)
+            return reason;
+    }
     decision->side = ref->side & 1;
     decision->flow = flow;
     if (!mp_may_live_on(frame, view))
@@ -99,6 +104,9 @@ static MP_INLINE enum mp_reason mp_begin(struct mp_frame *frame, const struct mp
         return MP_OTHER_TIER;
     if (!mp_may_begin(view))
         return MP_NO_FLOW;
+    enum mp_reason reason = mp_screen_client(view, settings, service->number, 1, now);
+    if (reason != MP_FORWARDED)
+        return reason;
     if (!service->slots)
         return MP_NO_BACKEND;
     uint32_t slot = mp_slot(view, service, settings->seed);
@@ -112,12 +120,12 @@ static MP_INLINE enum mp_reason mp_begin(struct mp_frame *frame, const struct mp
         return MP_NO_BACKEND;
     if (!mp_may_live_on(frame, view))
         return MP_TTL_EXPIRED;
-    enum mp_reason reason = mp_route(frame, view, source, &backend->address, &decision->hop);
+    reason = mp_route(frame, view, source, &backend->address, &decision->hop);
     if (reason != MP_FORWARDED)
         return reason;
     if (!mp_can_answer(frame, view))
         return MP_NO_NEIGHBOUR;
-    reason = mp_admit(service, settings, now);
+    reason = mp_admit(service, settings, view, now);
     if (reason == MP_FORWARDED)
         reason = mp_open(view, service, settings, backend_id, backend, now, &decision->flow);
     if (reason == MP_FORWARDED)
@@ -126,16 +134,14 @@ static MP_INLINE enum mp_reason mp_begin(struct mp_frame *frame, const struct mp
 }
 
 /* A TCP or UDP packet. */
-static MP_INLINE enum mp_reason mp_decide_packet(struct mp_frame *frame, const struct mp_view *view, struct mp_decision *decision)
+static MP_INLINE enum mp_reason mp_decide_packet(struct mp_frame *frame, const struct mp_view *view,
+                                                 const struct mp_settings *settings, struct mp_decision *decision)
 {
-    const struct mp_settings *settings = mp_settings_now();
     uint64_t now = mp_now();
     enum mp_reason reason;
-    if (!settings)
-        return MP_FAULT;
     const struct mp_flow_ref *ref = mp_find_key(&view->key);
     if (ref) {
-        reason = mp_find_hop(frame, view, ref, decision);
+        reason = mp_find_hop(frame, view, ref, settings, decision);
         if (reason == MP_NO_FLOW && ref->side == MP_FROM_CLIENT && mp_may_begin(view))
             reason = MP_FLOW_ENDING; /* its key goes any moment; the client asks again */
     } else {
@@ -151,7 +157,7 @@ static MP_INLINE enum mp_reason mp_decide_packet(struct mp_frame *frame, const s
 
 /* An ICMP packet: an error about a packet of a flow, or nothing of ours. */
 static MP_INLINE enum mp_reason mp_decide_error(struct mp_frame *frame, const struct mp_view *view, struct mp_quote *quote,
-                                                struct mp_decision *decision)
+                                                const struct mp_settings *settings, struct mp_decision *decision)
 {
     struct mp_icmp *icmp = (struct mp_icmp *)view->l4;
     if (!mp_in_packet(frame, view, view->l4, sizeof *icmp) || !mp_is_error(view, icmp->type))
@@ -159,7 +165,7 @@ static MP_INLINE enum mp_reason mp_decide_error(struct mp_frame *frame, const st
     if (!mp_read_quote(frame, view, quote))
         return MP_NOT_OURS;
     const struct mp_flow_ref *ref = mp_find_key(&quote->answer);
-    return ref ? mp_find_hop(frame, view, ref, decision) : MP_NOT_OURS;
+    return ref ? mp_find_hop(frame, view, ref, settings, decision) : MP_NOT_OURS;
 }
 
 static MP_INLINE int mp_has_ports(const struct mp_view *view)
@@ -171,13 +177,20 @@ static MP_INLINE int mp_has_ports(const struct mp_view *view)
 static MP_INLINE void mp_decide(struct mp_frame *frame, const struct mp_view *view, struct mp_quote *quote,
                                 struct mp_decision *decision)
 {
-    enum mp_reason reason = MP_NOT_OURS;
-    if (mp_has_ports(view))
-        reason = mp_decide_packet(frame, view, decision);
-    else if (view->protocol == (view->version == 4 ? MP_ICMP : MP_ICMPV6))
-        reason = mp_decide_error(frame, view, quote, decision);
+    const struct mp_settings *settings = mp_settings_now();
+    enum mp_reason reason = settings ? mp_screen(view, settings) : MP_FAULT;
+    if (settings && reason == MP_FORWARDED) {
+        if (mp_has_ports(view))
+            reason = mp_decide_packet(frame, view, settings, decision);
+        else if (view->protocol == (view->version == 4 ? MP_ICMP : MP_ICMPV6))
+            reason = mp_decide_error(frame, view, quote, settings, decision);
+        else
+            reason = MP_NOT_OURS;
+    }
     decision->reason = reason;
     decision->verdict = mp_verdict_of(reason, decision->has_flow);
+    if (reason == MP_MALFORMED)
+        decision->verdict = MP_DROP; /* the parser's own findings do not come here */
     /* Never an error about an error: RFC 1122, 3.2.2. */
     if ((reason == MP_TTL_EXPIRED || reason == MP_TOO_BIG) && mp_has_ports(view))
         mp_admit_answer(decision);

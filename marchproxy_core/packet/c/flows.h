@@ -46,11 +46,16 @@ static MP_INLINE void mp_charge(struct mp_load *load, uint64_t now, uint64_t int
     mp_atomic_add(&load->opened, 1);
 }
 
-static MP_INLINE enum mp_reason mp_admit(const struct mp_service *service, const struct mp_settings *settings, uint64_t now)
+static MP_INLINE enum mp_reason mp_admit(const struct mp_service *service, const struct mp_settings *settings,
+                                         const struct mp_view *view, uint64_t now)
 {
     struct mp_load *own = mp_load_at(service->number), *all = mp_load_at(0);
     if (!own || !all)
         return MP_FAULT;
+    /* Signed: a flow that was given up may be answered after all, and is then counted off twice. */
+    int64_t opening = (int64_t)(own->opened - own->answered - own->lapsed);
+    if (view->protocol == MP_TCP && settings->max_opening && opening >= (int64_t)settings->max_opening)
+        return MP_TOO_MANY_OPENING;
     if (service->max_active && own->opened - own->ended >= service->max_active)
         return MP_MAX_CONNECTIONS;
     if (settings->max_active && all->opened - all->ended >= settings->max_active)
@@ -183,6 +188,11 @@ static MP_INLINE int mp_follow(struct mp_flow *flow, uint32_t side, const struct
     }
     if (side == MP_FROM_BACKEND)
         state |= MP_ANSWERED;
+    if (view->protocol == MP_TCP && (state & ~before) & MP_ANSWERED) {
+        struct mp_load *load = mp_load_at(flow->service);
+        if (load)
+            mp_atomic_add(&load->answered, 1);
+    }
     uint32_t ticks = settings->established_ticks;
     if (mp_is_closed(state))
         ticks = settings->closing_ticks;

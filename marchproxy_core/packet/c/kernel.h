@@ -9,6 +9,7 @@ typedef __u8 uint8_t;
 typedef __u16 uint16_t;
 typedef __u32 uint32_t;
 typedef __u64 uint64_t;
+typedef __s64 int64_t;
 
 #include "types.h"
 
@@ -79,6 +80,26 @@ static MP_INLINE const struct mp_settings *mp_settings_now(void)
 {
     uint32_t first = 0;
     return mp_lookup(BPF_MAP(MP_SETTINGS), &first);
+}
+
+static MP_INLINE const struct mp_prefix *mp_find_prefix(const struct mp_prefix_key *key)
+{
+    return mp_lookup(BPF_MAP(MP_PREFIXES), key);
+}
+
+static MP_INLINE struct mp_pace *mp_find_pace(const struct mp_address *client)
+{
+    return mp_lookup(BPF_MAP(MP_PACES), client);
+}
+
+static MP_INLINE void mp_add_pace(const struct mp_address *client, const struct mp_pace *pace)
+{
+    mp_update(BPF_MAP(MP_PACES), client, pace, BPF_ANY);
+}
+
+static MP_INLINE void mp_tell(const struct mp_sample *sample)
+{
+    mp_push(BPF_MAP(MP_SAMPLES), sample, 0); /* full: not told */
 }
 
 static MP_INLINE void mp_atomic_add(uint64_t *number, uint64_t more)

@@ -99,6 +99,7 @@ struct mp_plain *mp_plain_new(uint32_t flows, uint32_t services, uint32_t backen
     plain->loads = calloc(services, sizeof *plain->loads);
     plain->counters = calloc((size_t)services * 2, sizeof *plain->counters);
     int hashes = mp_hash_make(&plain->keys, sizeof(struct mp_flow_key), sizeof(struct mp_flow_ref), flows * 2) &
+                 mp_hash_make(&plain->paces, sizeof(struct mp_address), sizeof(struct mp_pace), flows) &
                  mp_hash_make(&plain->service_keys, sizeof(struct mp_service_key), sizeof(struct mp_service), services);
     if (hashes && plain->flow && plain->free_places && plain->picks && plain->backend && plain->sources && plain->loads &&
         plain->counters)
@@ -113,6 +114,7 @@ void mp_plain_free(struct mp_plain *plain)
         return;
     mp_hash_free(&plain->keys);
     mp_hash_free(&plain->service_keys);
+    mp_hash_free(&plain->paces);
     free(plain->flow);
     free(plain->free_places);
     free(plain->picks);
@@ -171,6 +173,10 @@ void *mp_plain_find(struct mp_plain *plain, uint32_t table, const void *key)
         return mp_hash_find(&plain->keys, key);
     if (table == MP_SERVICES)
         return mp_hash_find(&plain->service_keys, key);
+    if (table == MP_PACES)
+        return mp_hash_find(&plain->paces, key);
+    if (table == MP_SAMPLES)
+        return plain->samples_count ? &plain->sample : 0;
     return mp_array_at(plain, table, key);
 }
 
@@ -183,6 +189,13 @@ int mp_plain_put(struct mp_plain *plain, uint32_t table, const void *key, const 
     if (table == MP_FREE) {
         world = plain;
         return mp_return_flow(*(const uint32_t *)value);
+    }
+    if (table == MP_PREFIXES) {
+        if (plain->prefixes_count == MP_PLAIN_PREFIXES)
+            return -1;
+        plain->prefix_keys[plain->prefixes_count] = *(const struct mp_prefix_key *)key;
+        plain->prefixes[plain->prefixes_count++] = *(const struct mp_prefix *)value;
+        return 0;
     }
     void *place = mp_array_at(plain, table, key);
     if (!place)
@@ -204,6 +217,8 @@ uint32_t mp_plain_count(struct mp_plain *plain, uint32_t table)
         return plain->keys.count;
     if (table == MP_SERVICES)
         return plain->service_keys.count;
+    if (table == MP_SAMPLES)
+        return plain->samples_count;
     return table == MP_FREE ? plain->free_count : 0;
 }
 

@@ -2,7 +2,7 @@
 /* The tables of the plain build: arrays, and hashes with open addressing. */
 #pragma once
 
-enum { MP_PLAIN_ROUTES = 16, MP_PLAIN_PICKS = 16385, MP_EMPTY = 0, MP_TAKEN = 1, MP_REMOVED = 2 };
+enum { MP_PLAIN_ROUTES = 16, MP_PLAIN_PREFIXES = 16, MP_PLAIN_PICKS = 16385, MP_EMPTY = 0, MP_TAKEN = 1, MP_REMOVED = 2 };
 
 struct mp_hash {
     uint32_t key_size, value_size, places, most, count;
@@ -14,7 +14,11 @@ struct mp_plain {
     uint64_t now;
     uint32_t routes_count;
     struct mp_plain_route routes[MP_PLAIN_ROUTES];
-    struct mp_hash keys, service_keys;
+    struct mp_hash keys, service_keys, paces;
+    struct mp_prefix_key prefix_keys[MP_PLAIN_PREFIXES];
+    struct mp_prefix prefixes[MP_PLAIN_PREFIXES];
+    uint32_t prefixes_count, samples_count;
+    struct mp_sample sample; /* the last one */
     struct mp_flow *flow;
     uint32_t *free_places;
     struct mp_picks *picks; /* tables of MP_PLAIN_PICKS, two for each service */
@@ -176,6 +180,45 @@ static struct mp_load *mp_load_at(uint32_t service)
 static const struct mp_settings *mp_settings_now(void)
 {
     return &world->settings;
+}
+
+/* Whether the first bits of two keys are the same; bits count from the service on, most significant first. */
+static int mp_has_prefix(const struct mp_prefix_key *key, const struct mp_prefix_key *prefix)
+{
+    const uint8_t *ours = (const uint8_t *)&key->service, *theirs = (const uint8_t *)&prefix->service;
+    uint32_t whole = prefix->bits / 8, rest = prefix->bits % 8;
+    if (memcmp(ours, theirs, whole))
+        return 0;
+    return !rest || !((ours[whole] ^ theirs[whole]) >> (8 - rest));
+}
+
+static const struct mp_prefix *mp_find_prefix(const struct mp_prefix_key *key)
+{
+    const struct mp_prefix *found = 0;
+    uint32_t longest = 0;
+    for (uint32_t at = 0; at < world->prefixes_count; at++) {
+        if (world->prefix_keys[at].bits >= longest && mp_has_prefix(key, &world->prefix_keys[at])) {
+            longest = world->prefix_keys[at].bits;
+            found = &world->prefixes[at];
+        }
+    }
+    return found;
+}
+
+static struct mp_pace *mp_find_pace(const struct mp_address *client)
+{
+    return mp_hash_find(&world->paces, client);
+}
+
+static void mp_add_pace(const struct mp_address *client, const struct mp_pace *pace)
+{
+    mp_hash_put(&world->paces, client, pace, 0);
+}
+
+static void mp_tell(const struct mp_sample *sample)
+{
+    world->sample = *sample;
+    world->samples_count++;
 }
 
 static void mp_atomic_add(uint64_t *number, uint64_t more)

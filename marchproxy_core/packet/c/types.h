@@ -38,6 +38,9 @@ enum mp_table {
     MP_LOADS,     /* array of mp_load, by a service's number */
     MP_COUNTERS,  /* array of mp_counters by twice a service's number plus the hook, one for each CPU */
     MP_SETTINGS,  /* array of one mp_settings */
+    MP_PREFIXES,  /* mp_prefix_key to mp_prefix, by the longest that fits */
+    MP_PACES,     /* a client's address to mp_pace; the ones used least go when it is full */
+    MP_SAMPLES,   /* queue of mp_sample */
     MP_TABLES
 };
 
@@ -67,6 +70,9 @@ enum mp_reason {
     MP_NO_SOURCE_PORT,
     MP_FLOW_TABLE_FULL,
     MP_FLOW_ENDING,
+    MP_BLOCKED,
+    MP_PACE,
+    MP_TOO_MANY_OPENING,
     MP_MAX_CONNECTIONS,
     MP_GLOBAL_MAX_CONNECTIONS,
     MP_CONNECTION_RATE,
@@ -169,6 +175,8 @@ struct mp_load {
     uint64_t ended;
     uint64_t due;    /* ns of the monotonic clock at which the next new flow would be on time */
     uint64_t next_error; /* of number 0: from when on the next ICMP error may be sent */
+    uint64_t answered; /* flows that a backend has sent something in; TCP only, as are the next */
+    uint64_t lapsed;   /* flows that ended without; user space's */
 };
 
 /* One service's packets at one hook, on one CPU. */
@@ -176,7 +184,49 @@ struct mp_counters {
     uint64_t packets[2];          /* forwarded, by side */
     uint64_t bytes[2];            /* of IP packets, as they came */
     uint64_t opened;              /* flows */
+    uint64_t next_sample;         /* ns from when on the next drop may be told */
     uint64_t reasons[MP_REASONS]; /* all packets, by what became of them */
+};
+
+/* What stands at the front door for the addresses of a prefix. */
+enum mp_door {
+    MP_ALLOW = 1, /* not held to the pace either */
+    MP_BLOCK = 2
+};
+
+/* Of all services, or of one: then it is asked when a flow begins. */
+struct mp_prefix_key {
+    uint32_t bits;    /* 32 for the service, and as many as the prefix has of the address: 96 more for IPv4 */
+    uint32_t service; /* its number, 0 for all */
+    struct mp_address address;
+};
+
+struct mp_prefix {
+    uint32_t door;
+};
+
+/* When the next packet of a client would be on time, in ns of the monotonic clock. */
+struct mp_pace {
+    uint64_t due;
+};
+
+/* A packet that was dropped, as an example. */
+struct mp_sample {
+    struct mp_address source;
+    struct mp_address destination;
+    uint16_t source_port;
+    uint16_t destination_port;
+    uint8_t protocol;
+    uint8_t hook;
+    uint16_t reason;
+    uint32_t service;
+};
+
+/* Bits of mp_settings.doors: what is asked of packets at all. */
+enum mp_doors {
+    MP_HAS_PREFIXES = 1,         /* of all services */
+    MP_HAS_SERVICE_PREFIXES = 2,
+    MP_DROP_MALFORMED = 4
 };
 
 /* A tick is 2^30 ns of the monotonic clock, about 1.07 s. */
@@ -192,4 +242,10 @@ struct mp_settings {
     uint64_t interval;
     uint64_t burst;
     uint64_t error_interval;    /* ns between ICMP errors */
+    uint64_t sample_interval;   /* ns between samples of drops, on each CPU */
+    uint64_t pace_interval;     /* ns between packets of one client, on average; 0: no limit */
+    uint64_t pace_burst;        /* ns by which they may be ahead of their time */
+    uint64_t max_opening;       /* TCP flows of one service that no backend has answered yet; 0: no limit */
+    uint32_t doors;
+    uint32_t zero;
 };

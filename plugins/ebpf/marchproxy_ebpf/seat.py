@@ -24,6 +24,7 @@ from marchproxy_core.bpf import (
     filters_on,
 )
 from marchproxy_core.errors import TierFault
+from marchproxy_core.packet.arrangement import Fitness
 from marchproxy_core.packet.layout import SOURCES
 
 if TYPE_CHECKING:
@@ -72,6 +73,11 @@ class TcSeat:
         self._tcx = tcx
         self._places: dict[int, _Place] = {}
         self._names: dict[int, str] = {}
+
+    def judge(self, interfaces: Mapping[int, str]) -> Fitness:
+        """A TC program can be on any of them."""
+        del interfaces
+        return Fitness()
 
     def stand_on(self, interfaces: Mapping[int, str]) -> None:
         """Have the program on exactly these interfaces."""
