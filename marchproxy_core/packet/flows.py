@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 
 TICK_NS = 1 << 30
 """The engine's clock in nanoseconds of CLOCK_MONOTONIC."""
-_STATE = layout.enumeration("mp_flow_state")
-IN_USE = _STATE["IN_USE"]
+_SEEN = layout.enumeration("mp_seen")
 _TCP = 6
-_BOTH_FIN = _STATE["CLIENT_FIN"] | _STATE["BACKEND_FIN"]
 _WORDS = flow_stride() // 4
 _ENDS = struct.Struct("<64s8s")  # four addresses, four ports
 _OLD = 2
@@ -50,8 +48,8 @@ class FlowBook:
 
     def live(self) -> list[int]:
         """Return the places of all flows."""
-        states, ended = self._column("state"), self._column("ended")
-        return [at for at, state in enumerate(states) if state & IN_USE and not ended[at]]
+        in_use, ended = self._column("in_use"), self._column("ended")
+        return [at for at, used in enumerate(in_use) if used and not ended[at]]
 
     def services(self) -> list[int]:
         """Return the number of the service of each place, also of those that are free."""
@@ -68,21 +66,16 @@ class FlowBook:
 
     def open(self) -> list[int]:
         """Return the flows that are not over yet, as far as their ends have said so."""
-        states = self._column("state")
-        return [at for at in self.live() if not _is_closed(states[at])]
+        closed = self._closed()
+        return [at for at in self.live() if not closed[at]]
 
     def newly_closed(self) -> list[int]:
         """Return the flows that are over since the last call; each once, unless its client begins anew."""
-        states, counted = self._column("state"), self._column("counted")
-        at_counted = layout.FLOW.offset("counted")
-        closed = []
-        for at in self.live():
-            is_closed = _is_closed(states[at])
-            if is_closed != bool(counted[at]):
-                self._bytes[at * flow_stride() + at_counted] = is_closed
-                if is_closed:
-                    closed.append(at)
-        return closed
+        closed, counted = self._closed(), self._column("counted")
+        changed = [at for at in self.live() if closed[at] != bool(counted[at])]
+        for at in changed:
+            self._bytes[at * flow_stride() + layout.FLOW.offset("counted")] = closed[at]
+        return [at for at in changed if closed[at]]
 
     def uncounted(self, places: list[int]) -> list[int]:
         """Return those of the flows whose end nobody has counted yet."""
@@ -96,8 +89,8 @@ class FlowBook:
 
     def unanswered(self, places: list[int]) -> list[int]:
         """Return those of the flows that are TCP and that no backend has sent anything in."""
-        states, protocols = self._column("state"), self._column("protocol")
-        return [at for at in places if protocols[at] == _TCP and not states[at] & _STATE["ANSWERED"]]
+        protocols, answers = self._column("protocol"), self._column("seen", 1)
+        return [at for at in places if protocols[at] == _TCP and not answers[at]]
 
     def end(self, places: list[int]) -> None:
         """End flows: from here on the engine knows them no more."""
@@ -112,18 +105,18 @@ class FlowBook:
     def recycle(self) -> None:
         """Free the places of flows that ended long enough ago; call it about once a second."""
         self._sweeps += 1
-        state = layout.FLOW.offset("state")
+        in_use = layout.FLOW.offset("in_use")
         while self._ending and self._sweeps - self._ending[0][0] >= _OLD:
             for place in self._ending.pop(0)[1]:
                 # Who stops between these two loses one place until the tables are made anew; the other way
                 # round two flows would get one place.
-                self._bytes[place * flow_stride() + state] = 0
+                self._bytes[place * flow_stride() + in_use] = 0
                 self._tables.free.push(word(place))
 
     def _left_over(self) -> list[int]:
         """Return the flows that somebody who was stopped had begun to end."""
-        states, ended = self._column("state"), self._column("ended")
-        left = [at for at, gone in enumerate(ended) if gone and states[at] & IN_USE]
+        in_use, ended = self._column("in_use"), self._column("ended")
+        left = [at for at, gone in enumerate(ended) if gone and in_use[at]]
         delete_many(self._tables.keys, [key for place in left for key in self._keys(place)])
         return left
 
@@ -138,13 +131,14 @@ class FlowBook:
     def _number(self, field: str) -> list[int]:
         return self._words[layout.FLOW.offset(field) // 4 :: _WORDS].tolist()
 
-    def _column(self, field: str) -> bytes:
-        return bytes(self._bytes[layout.FLOW.offset(field) :: flow_stride()])
+    def _column(self, field: str, byte: int = 0) -> bytes:
+        return bytes(self._bytes[layout.FLOW.offset(field) + byte :: flow_stride()])
 
-
-def _is_closed(state: int) -> bool:
-    """Whether both ends, or one by a reset, have said that the flow is over."""
-    return bool(state & _STATE["RESET"]) or state & _BOTH_FIN == _BOTH_FIN
+    def _closed(self) -> list[bool]:
+        """Say of each place whether both sides, or one by a reset, have said that its flow is over."""
+        reset, fin = _SEEN["SEEN_RESET"], _SEEN["SEEN_FIN"]
+        sides = zip(self._column("seen"), self._column("seen", 1), strict=True)
+        return [bool((client | backend) & reset or client & backend & fin) for client, backend in sides]
 
 
 def tick_of(now_ns: int) -> int:

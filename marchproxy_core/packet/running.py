@@ -57,6 +57,7 @@ class PacketAttachment(Attachment):
     """Names of the interfaces that the operator chose; empty: those that the services need."""
     left_out: tuple[LeftOut, ...] = ()
     """What was not taken at the last look, and why."""
+    outlives: bool = True
     _working: trio.Lock = attrs.field(factory=trio.Lock)
 
     def stats(self) -> TierStats:
@@ -130,7 +131,8 @@ def run_hook(attachment: PacketAttachment, services: Table[ServiceTable]) -> Run
                         task_status.started()
             finally:
                 with trio.CancelScope(shield=True):
-                    await trio.to_thread.run_sync(_leave, attachment)
+                    if not attachment.engine.stays():
+                        await trio.to_thread.run_sync(_leave, attachment)
 
     return run
 

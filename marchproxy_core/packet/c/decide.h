@@ -42,7 +42,7 @@ static MP_INLINE enum mp_verdict mp_verdict_of(enum mp_reason reason, int has_fl
 /* Whether the flow is alive and this hook may forward it. */
 static MP_INLINE enum mp_reason mp_is_ours(const struct mp_flow *flow)
 {
-    if (flow->ended || !(flow->state & MP_IN_USE))
+    if (flow->ended || !flow->in_use)
         return MP_NO_FLOW;
     if (!(flow->hooks & (1 << MP_HOOK)))
         return MP_OTHER_TIER;

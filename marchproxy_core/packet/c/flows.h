@@ -146,7 +146,8 @@ static MP_INLINE enum mp_reason mp_open(const struct mp_view *view, const struct
     flow->ended = 0;
     flow->counted = 0;
     flow->expires = mp_tick(now) + settings->opening_ticks;
-    flow->state = MP_IN_USE;
+    flow->seen[MP_FROM_CLIENT] = flow->seen[MP_FROM_BACKEND] = 0;
+    flow->in_use = 1;
     enum mp_reason reason = mp_reserve(flow, backend, settings, &ref);
     if (reason == MP_FORWARDED) {
         mp_note_sums(flow);
@@ -158,49 +159,58 @@ static MP_INLINE enum mp_reason mp_open(const struct mp_view *view, const struct
         mp_remove_reply_key(flow);
         reason = MP_FLOW_ENDING;
     }
-    flow->state = 0;
+    flow->in_use = 0;
     mp_return_flow(ref.flow);
     return reason;
 }
 
-static MP_INLINE int mp_is_closed(uint8_t state)
+/* Whether both sides, or one by a reset, have said that it is over. */
+static MP_INLINE int mp_is_closed(const struct mp_flow *flow)
 {
-    return (state & MP_RESET) || (state & (MP_CLIENT_FIN | MP_BACKEND_FIN)) == (MP_CLIENT_FIN | MP_BACKEND_FIN);
+    uint32_t client = flow->seen[MP_FROM_CLIENT], backend = flow->seen[MP_FROM_BACKEND];
+    return ((client | backend) & MP_SEEN_RESET) || (client & backend & MP_SEEN_FIN);
 }
 
-/* Follows a flow's life, as far as its expiry needs it. Nothing here is believed for longer than until the next packet:
- * a forged RST shortens a flow's life, and the next real packet restores it. Written only where it changes, once a tick
- * as a rule, so that the two CPUs of the two directions do not fight for the line. Returns whether the client has begun
- * anew with the same port. */
-static MP_INLINE int mp_follow(struct mp_flow *flow, uint32_t side, const struct mp_view *view,
-                                const struct mp_settings *settings, uint64_t now)
+/* What is new of this side; the other's byte is another CPU's as a rule. Returns whether the client begins anew. */
+static MP_INLINE int mp_see(struct mp_flow *flow, uint32_t side, const struct mp_view *view)
 {
-    uint8_t before = flow->state, state = before & (uint8_t)~MP_RESET;
+    uint32_t before = flow->seen[side], seen = (before & ~(uint32_t)MP_SEEN_RESET) | MP_SEEN;
     int again = 0;
     if (view->protocol == MP_TCP) {
-        again = side == MP_FROM_CLIENT && (view->tcp_flags & (MP_SYN | MP_ACK)) == MP_SYN && mp_is_closed(before);
-        if (again)
-            state = MP_IN_USE;
+        again = side == MP_FROM_CLIENT && (view->tcp_flags & (MP_SYN | MP_ACK)) == MP_SYN && mp_is_closed(flow);
+        if (again) {
+            seen = MP_SEEN;
+            flow->seen[MP_FROM_BACKEND] = 0;
+        }
         if (view->tcp_flags & MP_RST)
-            state |= MP_RESET;
+            seen |= MP_SEEN_RESET;
         if (view->tcp_flags & MP_FIN)
-            state |= side == MP_FROM_CLIENT ? MP_CLIENT_FIN : MP_BACKEND_FIN;
+            seen |= MP_SEEN_FIN;
+        if (side == MP_FROM_BACKEND && !before) {
+            struct mp_load *load = mp_load_at(flow->service);
+            if (load)
+                mp_atomic_add(&load->answered, 1);
+        }
     }
-    if (side == MP_FROM_BACKEND)
-        state |= MP_ANSWERED;
-    if (view->protocol == MP_TCP && (state & ~before) & MP_ANSWERED) {
-        struct mp_load *load = mp_load_at(flow->service);
-        if (load)
-            mp_atomic_add(&load->answered, 1);
-    }
+    if (seen != before)
+        flow->seen[side] = seen;
+    return again;
+}
+
+/* Follows a flow's life, as far as its expiry needs it. Nothing here is believed for longer than until the side's next
+ * packet: a forged RST shortens a flow's life, and the next real packet restores it. Written only where it changes, once a
+ * tick as a rule, so that the two CPUs of the two directions do not fight for the line. Returns whether the client has begun
+ * anew with the same port. */
+static MP_INLINE int mp_follow(struct mp_flow *flow, uint32_t side, const struct mp_view *view,
+                               const struct mp_settings *settings, uint64_t now)
+{
+    int again = mp_see(flow, side, view);
     uint32_t ticks = settings->established_ticks;
-    if (mp_is_closed(state))
+    if (mp_is_closed(flow))
         ticks = settings->closing_ticks;
-    else if (view->protocol == MP_TCP && !(state & MP_ANSWERED))
+    else if (view->protocol == MP_TCP && !flow->seen[MP_FROM_BACKEND])
         ticks = settings->opening_ticks;
     uint32_t expires = mp_tick(now) + ticks;
-    if (state != before)
-        flow->state = state;
     if (expires != flow->expires)
         flow->expires = expires;
     return again;

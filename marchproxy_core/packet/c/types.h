@@ -100,13 +100,11 @@ struct mp_flow_ref {
     uint32_t side;
 };
 
-/* Bits of mp_flow.state, which the engine alone writes while the flow lives. */
-enum mp_flow_state {
-    MP_IN_USE = 1,
-    MP_ANSWERED = 2, /* the backend has sent something */
-    MP_CLIENT_FIN = 4,
-    MP_BACKEND_FIN = 8,
-    MP_RESET = 16
+/* Bits of mp_flow.seen: what has come from one side. Each side has its own byte, since its packets are another CPU's. */
+enum mp_seen {
+    MP_SEEN = 1, /* anything */
+    MP_SEEN_FIN = 2,
+    MP_SEEN_RESET = 4
 };
 
 /* One flow: the only value, for both of its keys. */
@@ -123,13 +121,14 @@ struct mp_flow {
     uint32_t backend_id;
     uint32_t expires;       /* tick after which user space ends it; see mp_settings */
     uint8_t protocol;
-    uint8_t state;
+    uint8_t in_use;         /* written by the engine when it takes the place, cleared by user space */
     uint8_t hooks;          /* those that may forward it */
     uint8_t ended;          /* written by user space: its keys are going, and the engine takes it for no flow */
     uint16_t address_sum[2]; /* by side: what the new addresses add to a checksum, RFC 1624 */
     uint16_t port_sum[2];
     uint8_t counted;        /* written by user space, but for 0 at the opening: it has counted the flow's end */
-    uint8_t spare[31];
+    uint8_t seen[2];        /* by side */
+    uint8_t spare[29];
 };
 
 struct mp_service_key {

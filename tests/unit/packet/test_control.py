@@ -26,7 +26,6 @@ pytestmark = pytest.mark.root
 SMALL = Settings(
     ebpf_conn_map_size=64, ebpf_service_map_size=3, ebpf_maps_size=64, nat_port_range=(2000, 2999)
 )
-STATE = layout.enumeration("mp_flow_state")
 
 
 def look(destinations):
@@ -98,7 +97,7 @@ def open_flow(tables, number, *, client_port=5000, expires=1 << 30, backend=0):
         backend_id=backend,
         expires=expires,
         protocol=6,
-        state=STATE["IN_USE"],
+        in_use=1,
         hooks=Hook.TC.bit,
     )
     tables.flow_memory[place * flow_stride() : place * flow_stride() + len(flow)] = flow
