@@ -1,4 +1,4 @@
-.PHONY: run setup test bench clean help
+.PHONY: run setup test bench lab clean help
 .DEFAULT_GOAL := help
 
 help: ## what can be made
@@ -15,6 +15,11 @@ test: setup ## lint, types, every test, every wheel
 
 bench: setup ## side by side with HAProxy, nginx, Envoy, the kernel (ROUNDS=5 SECONDS=3 ONLY=bulk,udp PEERS=haproxy,marchproxy)
 	scripts/bench $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ONLY),--only $(ONLY)) $(if $(PEERS),--peers $(PEERS))
+
+lab: ## emulated network hardware: SR-IOV, native XDP, an IOMMU (RUN='ip -br link' runs a command on it)
+	@scripts/hwlab setup
+	@$(if $(RUN),scripts/hwlab run bash -c "$$RUN",scripts/hwlab help)
+lab: override export RUN := $(value RUN)
 
 clean: ## remove what the other targets made
 	rm -rf .venv $(foreach dist,. plugins/*,$(dist)/build $(dist)/dist $(dist)/*.egg-info) .mypy_cache .ruff_cache .pytest_cache .hypothesis
