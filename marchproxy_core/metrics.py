@@ -32,6 +32,8 @@ _REASON = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _MAX_REASONS = 64
 OTHER = "other"
 """Stands for reasons that are not short names, or one too many."""
+_WHOLE = ""
+"""In place of a service's name: what a tier saw as a whole. No service is called so."""
 
 
 @final
@@ -52,7 +54,7 @@ class CounterHistory:
             tier: The tier that was detached.
             last_stats: Its last snapshot. None, or one older than :meth:`total` saw, loses nothing seen.
         """
-        final_stats = dict(last_stats.services) if last_stats else {}
+        final_stats = _parts(last_stats) if last_stats else {}
         for key in [key for key in self._last if key[0] == tier]:
             seen = self._last.pop(key)
             final_stats[key[1]] = _higher(seen, final_stats.get(key[1], ServiceStats()))
@@ -66,7 +68,7 @@ class CounterHistory:
         again within an attachment (it went away by reload and came back) goes on where it was.
         """
         for tier, stats in current.items():
-            for service, now in stats.services.items():
+            for service, now in _parts(stats).items():
                 self._see((tier, service), now)
         result: dict[str, dict[str, ServiceStats]] = {tier: {} for tier in current}
         for key in self._past | self._last:
@@ -77,12 +79,15 @@ class CounterHistory:
                 connections_active=live.connections_active,
                 backend_active=live.backend_active,
             )
-        return {tier: TierStats(services=services) for tier, services in result.items()}
+        return {
+            tier: TierStats(packets_seen=parts.pop(_WHOLE, ServiceStats()).drops, services=parts)
+            for tier, parts in result.items()
+        }
 
     def keep(self, services: Collection[str]) -> None:
         """Forget the services that the configuration no longer has."""
         for sums in (self._past, self._last):
-            for key in [key for key in sums if key[1] not in services]:
+            for key in [key for key in sums if key[1] != _WHOLE and key[1] not in services]:
                 del sums[key]
 
     def _see(self, key: tuple[str, str], now: ServiceStats) -> None:
@@ -93,6 +98,12 @@ class CounterHistory:
 
     def _add_to_past(self, key: tuple[str, str], stats: ServiceStats) -> None:
         self._past[key] = _summed(self._past.get(key, ServiceStats()), stats)
+
+
+def _parts(stats: TierStats) -> dict[str, ServiceStats]:
+    """Return a tier's counters by service, and those of the whole as if it were one more."""
+    whole = {_WHOLE: ServiceStats(drops=stats.packets_seen)} if stats.packets_seen else {}
+    return {**stats.services, **whole}
 
 
 def _counters(stats: ServiceStats) -> dict[str, int]:
@@ -179,6 +190,16 @@ class EngineCollector(Collector):
             for tier, service, stats in rows
             if self._sees_packets(service, stats)
             for direction, count in (("in", stats.packets_in), ("out", stats.packets_out))
+        )
+        yield _counter(
+            "marchproxy_packets_seen_total",
+            "All packets that a packet tier's program saw, of no service too, by what became of them.",
+            "tier",
+            "reason",
+        ).of(
+            ((tier, reason), count)
+            for tier, stats in sorted(self._view.stats().items())
+            for reason, count in bounded_reasons(stats.packets_seen).items()
         )
         yield _counter(
             "marchproxy_connections_opened_total", "Connections and flows that were taken.", *ends

@@ -205,6 +205,8 @@ class TierStats:
     """Counters of one tier, by service name."""
 
     services: Mapping[str, ServiceStats] = attrs.field(factory=dict)
+    packets_seen: Mapping[str, int] = attrs.field(factory=dict)
+    """All packets that a packet tier's program saw, also those of no service, by what became of them; grow only."""
 
 
 @attrs.frozen(kw_only=True)
@@ -224,6 +226,9 @@ class Attachment:
     tier: str
     interfaces: frozenset[str] = frozenset()
     """Names of the interfaces it stands on: when netlink says that one is gone, the tier is demoted."""
+    outlives: bool = False
+    """Whether it can go on without the daemon: what it has in the kernel forwards by itself, and its detaching leaves
+    it there when ``AttachContext.stays`` says so."""
 
 
 @attrs.frozen(kw_only=True)
@@ -234,6 +239,9 @@ class AttachContext:
     host: HostFacts
     observe: Callable[[BackendObservation], None]
     """Tell the core what happened with a backend; call it from the trio thread."""
+    stays: Callable[[], bool] = lambda: False
+    """Asked while detaching: whether what forwards in the kernel is to stay, since the daemon ends and was told to
+    ``--keep-attached``. From any thread."""
 
 
 class Runner(Protocol):

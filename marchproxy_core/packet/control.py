@@ -108,6 +108,8 @@ class Control:
                 self._demands.pop(hook, None)
                 self._judges.pop(hook, None)
             else:
+                if hook not in self._demands:
+                    self._meter.restart(hook)
                 self._demands[hook] = table.assignments
                 self._judges[hook] = judge or (lambda names: Fitness())
                 self._settings = table.settings
@@ -149,6 +151,11 @@ class Control:
                 for name in [*self._demands.get(hook, ())]
                 if (number := self._numbers.known(name)) is not None
             }
+
+    def packets_seen(self, hook: Hook) -> Mapping[str, int]:
+        """Return all packets that a hook saw since it first asked for services, by what became of them."""
+        with self._lock:
+            return self._meter.seen(hook)
 
     def _service_stats(self, name: str, number: int, hook: Hook, active: Mapping[str, int]) -> ServiceStats:
         counted = self._meter.read(number, hook)
@@ -280,6 +287,8 @@ class Control:
             if self._numbers.name(services[place]) not in names and not self._is_strange(services[place])
         ]
         self._end(gone)
+        for number in self._numbers.others(names):
+            self._meter.end(number)
         self._numbers.keep(names)
         endpoints = {view.backend.endpoint for _, one in assignments for view in one.backends}
         used = {self._backends.endpoint(backends[place]) for place in self._book.live()}

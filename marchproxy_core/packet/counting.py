@@ -10,15 +10,16 @@ import attrs
 
 from marchproxy_core.bpf import value_stride
 from marchproxy_core.packet import layout
-from marchproxy_core.packet.reasons import Reason
+from marchproxy_core.packet.reasons import Hook, Reason
 from marchproxy_core.packet.tables import word
 
 if TYPE_CHECKING:
-    from marchproxy_core.packet.reasons import Hook
     from marchproxy_core.packet.tables import Tables
 
 _COUNTERS = struct.Struct(f"<2Q2QQ8x{len(Reason)}Q")
 assert _COUNTERS.size == layout.COUNTERS.size
+NO_SERVICE = 0
+"""The number under which packets of no service are counted."""
 
 
 @attrs.frozen
@@ -46,6 +47,17 @@ class Counted:
             tuple(now - then for now, then in zip(self.reasons, before.reasons, strict=True)),
         )
 
+    def plus(self, more: Counted) -> Counted:
+        """Return the sum."""
+        return Counted(
+            self.packets_in + more.packets_in,
+            self.packets_out + more.packets_out,
+            self.bytes_in + more.bytes_in,
+            self.bytes_out + more.bytes_out,
+            self.opened + more.opened,
+            tuple(one + other for one, other in zip(self.reasons, more.reasons, strict=True)),
+        )
+
     @property
     def drops(self) -> Mapping[str, int]:
         """Packets dropped, by reason; those that were passed on are not among them."""
@@ -64,10 +76,36 @@ class Meter:
         """Read from these tables, which stay open for as long."""
         self._tables = tables
         self._before: dict[tuple[int, Hook], Counted] = {}
+        self._past: dict[Hook, Counted] = dict.fromkeys(Hook, Counted())
+        """Of services that are gone."""
+        for hook in Hook:
+            self.begin(NO_SERVICE, hook)
 
     def begin(self, number: int, hook: Hook) -> None:
         """Count a service's packets at a hook from here on."""
         self._before[number, hook] = self._read(number, hook)
+
+    def restart(self, hook: Hook) -> None:
+        """Count all packets at a hook from here on: its tier was attached anew."""
+        self._past[hook] = Counted()
+        for number, one in self._before:
+            if one is hook:
+                self.begin(number, hook)
+
+    def end(self, number: int) -> None:
+        """Leave what came of a service until here to the past."""
+        for hook in Hook:
+            if (number, hook) in self._before:
+                self._past[hook] = self._past[hook].plus(self.read(number, hook))
+                del self._before[number, hook]
+
+    def seen(self, hook: Hook) -> Mapping[str, int]:
+        """Return all packets at a hook, those of no service too, by the names of their reasons in small letters."""
+        total = self._past[hook]
+        for number, one in self._before:
+            if one is hook:
+                total = total.plus(self.read(number, hook))
+        return {reason.name.lower(): total.reasons[reason] for reason in Reason if total.reasons[reason]}
 
     def read(self, number: int, hook: Hook) -> Counted:
         """Return what came since :meth:`begin`."""

@@ -63,6 +63,10 @@ class Numbers(Generic[Name]):
 
     def keep(self, names: Iterable[Name]) -> None:
         """Free the places of all others."""
+        for place in self.others(names):
+            del self._places[self._names.pop(place)]
+
+    def others(self, names: Iterable[Name]) -> list[int]:
+        """Return the places of all but these."""
         kept = set(names)
-        for name in [name for name in self._places if name not in kept]:
-            del self._names[self._places.pop(name)]
+        return [place for name, place in self._places.items() if name not in kept]

@@ -63,7 +63,8 @@ class PacketAttachment(Attachment):
     def stats(self) -> TierStats:
         """Return the counters, if the program still is where it should be; from any thread."""
         self.seat.check()
-        return TierStats(services=self.engine.control.stats(self.hook))
+        control = self.engine.control
+        return TierStats(services=control.stats(self.hook), packets_seen=control.packets_seen(self.hook))
 
     async def take(self, look: Callable[[], Arrangement]) -> None:
         """Have the tables and the interfaces follow a change, as ``look`` finds it."""

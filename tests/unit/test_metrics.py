@@ -65,6 +65,15 @@ def test_what_is_active_is_never_of_the_past():
     assert (total.connections_active, dict(total.backend_active)) == (0, {})
 
 
+def test_packets_that_a_tier_saw_are_summed_like_its_services_and_outlive_these():
+    history = CounterHistory()
+    history.total({"xdp": TierStats(packets_seen={"blocked": 5})})
+    history.fold("xdp", TierStats(packets_seen={"blocked": 6, "pace": 1}))
+    history.keep(())
+    total = history.total({"xdp": TierStats(packets_seen={"blocked": 2})})["xdp"]
+    assert (total.packets_seen, total.services) == ({"blocked": 8, "pace": 1}, {})
+
+
 def test_service_that_went_and_came_back_within_an_attachment_goes_on():
     history = CounterHistory()
     assert opened(history, {"sockets": stats(5)}) == 5

@@ -140,6 +140,7 @@ class FakeEngine:
 
 
 SOME_TRAFFIC = {
+    "xdp": TierStats(packets_seen={"not_ours": 30, "blocked": 7}),
     "sockets": TierStats(
         services={
             "web": ServiceStats(
@@ -155,7 +156,7 @@ SOME_TRAFFIC = {
             ),
             "gone": ServiceStats(connections_opened=99),
         }
-    )
+    ),
 }
 
 

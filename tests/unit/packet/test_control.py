@@ -17,7 +17,7 @@ from marchproxy_core.packet.control import Control, number_in, service_key
 from marchproxy_core.packet.flows import FlowBook, tick_of
 from marchproxy_core.packet.network import NetworkFacts, Way
 from marchproxy_core.packet.numbers import NoPlace
-from marchproxy_core.packet.reasons import Hook
+from marchproxy_core.packet.reasons import Hook, Reason
 from marchproxy_core.packet.tables import Tables, flow_stride, word
 from marchproxy_core.services import Backend, Endpoint, Protocol, Service
 
@@ -234,6 +234,43 @@ def test_a_flow_that_a_killed_daemon_had_begun_to_end_is_ended(tables):
     book.recycle()
     assert free(tables) == before + 1
     book.close()
+
+
+def count(tables, number, hook, reason, packets):
+    """Do what the engine does with packets that have this fate, on the first CPU."""
+    at = word(2 * number + hook)
+    columns = tables.counters.split(tables.counters.lookup(at))
+    fields = dict(layout.COUNTERS.unpack(columns[0]))
+    reasons = list(fields["reasons"])
+    reasons[reason] += packets
+    raw = bytearray(columns[0])
+    begin = layout.COUNTERS.offset("reasons")
+    raw[begin:] = b"".join(one.to_bytes(8, "little") for one in reasons)
+    tables.counters.update(at, bytes(raw) + b"".join(bytes(one) for one in columns[1:]))
+
+
+def test_packets_of_no_service_and_of_services_that_are_gone_are_counted_for_the_hook_that_saw_them(tables):
+    with control_of(tables) as control:
+        control.demand(Hook.TC, table(WEB))
+        number = entry(tables, WEB)["number"]
+        count(tables, 0, Hook.TC, Reason.NOT_OURS, 5)
+        count(tables, number, Hook.TC, Reason.PACE, 3)
+        count(tables, 0, Hook.XDP, Reason.BLOCKED, 9)
+        assert control.packets_seen(Hook.TC) == {"not_ours": 5, "pace": 3}
+        control.demand(Hook.TC, table(API))
+        count(tables, entry(tables, API)["number"], Hook.TC, Reason.PACE, 1)
+        assert control.packets_seen(Hook.TC) == {"not_ours": 5, "pace": 4}
+
+
+def test_a_hook_that_comes_back_counts_from_nothing(tables):
+    with control_of(tables) as control:
+        control.demand(Hook.XDP, table(WEB))
+        control.demand(Hook.TC, table(WEB))
+        count(tables, entry(tables, WEB)["number"], Hook.TC, Reason.PACE, 3)
+        control.demand(Hook.TC, None)
+        control.demand(Hook.TC, table(WEB))
+        assert control.packets_seen(Hook.TC) == {}
+        assert control.stats(Hook.TC)["web"].drops == {}
 
 
 def test_an_unchanged_network_writes_nothing(tables):
