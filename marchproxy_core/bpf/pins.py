@@ -64,7 +64,7 @@ _guard = threading.Lock()
 
 @final
 class PinDirectory:
-    """An open directory of pins. Closing it gives the lock back and leaves the pins."""
+    """An open directory of pins. Closing it gives the lock back and leaves the pins; an empty one is removed."""
 
     def __init__(self, path: Path) -> None:
         """Use :meth:`open`."""
@@ -90,13 +90,7 @@ class PinDirectory:
                 return cls(path)
             ensure_bpffs(root)
             os.close(_own_directory(path.parent))
-            fd = _own_directory(path)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = _holder(fd)
-                os.close(fd)
-                raise PinError(f"{path}: another daemon has it{holder} - fix: stop that one first") from None
+            fd = _locked_directory(path)
             _locks[path] = _Lock(fd)
         return cls(path)
 
@@ -163,7 +157,7 @@ class PinDirectory:
         return self.path / _checked(name)
 
     def close(self) -> None:
-        """Let go of the directory; the pins stay. A second time is fine."""
+        """Let go of the directory; the pins stay, and without any it is removed. A second time is fine."""
         with _guard:
             if not self._open:
                 return
@@ -172,6 +166,8 @@ class PinDirectory:
             lock.users -= 1
             if lock.users == 0:
                 del _locks[self.path]
+                with contextlib.suppress(OSError):  # there are pins, or somebody has removed it
+                    self.path.rmdir()
                 os.close(lock.fd)
 
     def __enter__(self) -> Self:
@@ -207,6 +203,22 @@ def _own_directory(path: Path) -> int:
     if stat.S_IMODE(found.st_mode) != 0o700:
         os.fchmod(fd, 0o700)
     return fd
+
+
+def _locked_directory(path: Path) -> int:
+    """Open and lock a directory; once more if who had it removes it in between."""
+    while True:
+        fd = _own_directory(path)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _holder(fd)
+            os.close(fd)
+            raise PinError(f"{path}: another daemon has it{holder} - fix: stop that one first") from None
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(path.stat(), os.fstat(fd)):
+                return fd
+        os.close(fd)
 
 
 def _holder(fd: int) -> str:

@@ -53,7 +53,12 @@ class StatusReport:
     type=click.Choice([one.value for one in LogFormat]),
     help="Default: console on a terminal, else json.",
 )
-def run(*, config_path: Path, log_format: str | None) -> None:
+@click.option(
+    "--keep-attached",
+    is_flag=True,
+    help="At the end leave programs, flows and tables in the kernel, which forward on; the next start takes over.",
+)
+def run(*, config_path: Path, log_format: str | None, keep_attached: bool) -> None:
     """Run the daemon until it is told to stop.
 
     SIGTERM and SIGINT drain: nothing new is taken, connections may end; a second one ends at once. SIGHUP
@@ -67,7 +72,7 @@ def run(*, config_path: Path, log_format: str | None) -> None:
         os.environ[FORMAT_VARIABLE] = log_format
     settings = load(config_path, os.environ, discover().names).settings
     configure_logging("control", level=settings.log_level, debug=settings.proxy_debug)
-    run_daemon(config_path, os.environ)
+    run_daemon(config_path, os.environ, keep_attached=keep_attached)
 
 
 @click.command()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
@@ -111,8 +112,13 @@ class Daemon:
         self.engine.drain()
 
 
-def run_daemon(path: Path | None, environ: Mapping[str, str]) -> None:
+def run_daemon(path: Path | None, environ: Mapping[str, str], *, keep_attached: bool = False) -> None:
     """Run the daemon until it is drained; blocks. Logging is the caller's to configure.
+
+    Args:
+        path: Of the configuration.
+        environ: Of the process.
+        keep_attached: Leave what forwards in the kernel there at the end.
 
     Raises:
         MarchProxyError: It cannot start, and why; its ``exit_status`` is the process's.
@@ -126,7 +132,7 @@ def run_daemon(path: Path | None, environ: Mapping[str, str]) -> None:
     host = gather_host_facts()
     prepare_process(config)
     try:
-        trio.run(serve, config, tiers, load_again, host)
+        trio.run(partial(serve, keep_attached=keep_attached), config, tiers, load_again, host)
     except BaseExceptionGroup as group:
         raise _told(group) from group
 
@@ -137,6 +143,7 @@ async def serve(
     load_again: Callable[[], Config],
     host: HostFacts,
     *,
+    keep_attached: bool = False,
     task_status: trio.TaskStatus[Daemon] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run everything until drained; ``started()`` has the daemon, once each service is carried."""
@@ -149,6 +156,7 @@ async def serve(
         config=config,
         tiers=tiers,
         host=host,
+        keep_attached=keep_attached,
         look_again=gather_again,
         listeners=ListenerSet(
             settings.worker_threads or len(host.cpus),

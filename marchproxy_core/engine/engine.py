@@ -70,6 +70,8 @@ class Engine:
     observe: Callable[[BackendObservation], None] = lambda observation: None
     adopted: Callable[[Config], None] = lambda config: None
     """Called with each configuration that a reload puts into effect, before any tier hears of it."""
+    keep_attached: bool = False
+    """Whether tiers that can go on without the daemon do, when it ends by a drain."""
     watchdog: Watchdog = attrs.field(factory=Watchdog)
     plan: Plan = attrs.field(default=Plan(tiers=(), services=()))
     ready: bool = False
@@ -123,11 +125,11 @@ class Engine:
         log.info("drain.started", timeout_s=self.config.settings.drain_timeout)
         self.ready = False
         self._leaving += self.config.services
+        self._drain.set()
         # Told first, closed then, in one step: clients that wait in an accept queue are the tiers' to serve, which
         # have duplicates of these sockets. Kept open longer, ours would queue new clients that nobody serves.
         self._publish()
         self.listeners.close()
-        self._drain.set()
 
     async def apply(self, config: Config) -> None:
         """Put a new configuration into effect: services that stay keep their tiers, listeners and connections.
@@ -242,7 +244,16 @@ class Engine:
             log.warning("host.look_failed", error=str(error))
 
     def _context(self) -> AttachContext:
-        return AttachContext(settings=self.config.settings, host=self.host, observe=self.observe)
+        return AttachContext(
+            settings=self.config.settings,
+            host=self.host,
+            observe=self.observe,
+            stays=lambda: self.keep_attached and self._drain.is_set(),
+        )
+
+    def _goes_on_alone(self, supervisor: Supervisor) -> bool:
+        attachment = supervisor.life.attachment if supervisor.life else None
+        return attachment is not None and attachment.outlives and supervisor.context.stays()
 
     def _carries(self) -> dict[str, Carries]:
         needed = {tier for plan in self._possible.services for tier in plan.chain}
@@ -287,7 +298,8 @@ class Engine:
             draining=self._leaving,
         )
         for tier, supervisor in self._supervisors.items():
-            supervisor.services.publish(now.get(tier, ServiceTable()))
+            if not self._goes_on_alone(supervisor):
+                supervisor.services.publish(now.get(tier, ServiceTable()))
 
     def _nobody_yet(self) -> Plan:
         return attrs.evolve(
@@ -322,6 +334,8 @@ class Engine:
             log.info("drain.finished", services=sorted(names()))
 
     def _busy(self, names: set[str]) -> set[str]:
-        """Return those of the services that have connections, as the last snapshots have it."""
-        found = (item for tier in self.stats().values() for item in tier.services.items())
+        """Return those of the services that have connections that would end with us, as the last snapshots have it."""
+        alone = {tier for tier, one in self._supervisors.items() if self._goes_on_alone(one)}
+        ending = [tier for name, tier in self.stats().items() if name not in alone]
+        found = (item for tier in ending for item in tier.services.items())
         return {name for name, stats in found if name in names and stats.connections_active}

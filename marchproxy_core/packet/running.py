@@ -86,7 +86,9 @@ class PacketAttachment(Attachment):
         arrangement = look()
         names = self.engine.control.network.names
         needed = set(arrangement.interfaces(self.hook))
-        if self.engine.control.has_flows():  # of a service that drains, or was moved to other interfaces
+        if (
+            self.engine.control.has_flows()
+        ):  # of a service that drains, or was moved; or of an earlier daemon's
             needed |= {index for index, name in names.items() if name in self.interfaces}
         wanted = {index: names[index] for index in needed if index in names}
         if self.only:
@@ -132,14 +134,15 @@ def run_hook(attachment: PacketAttachment, services: Table[ServiceTable]) -> Run
                         task_status.started()
             finally:
                 with trio.CancelScope(shield=True):
-                    if not attachment.engine.stays():
-                        await trio.to_thread.run_sync(_leave, attachment)
+                    await trio.to_thread.run_sync(_leave, attachment)
 
     return run
 
 
 def _leave(attachment: PacketAttachment) -> None:
-    """Take the hook out of the services first: what comes then goes on to the next tier, not into emptied tables."""
+    if attachment.engine.stays():
+        return
+    # The hook leaves the services first: what comes then goes on to the next tier, not into emptied tables.
     attachment.engine.control.demand(attachment.hook, None)
     attachment.seat.stand_on({})
 

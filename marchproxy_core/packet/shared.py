@@ -58,9 +58,7 @@ def never() -> bool:
 
 
 @asynccontextmanager
-async def shared_engine(
-    settings: Settings, stays: Callable[[], bool] = never
-) -> AsyncIterator[PacketEngine]:
+async def shared_engine(settings: Settings, stays: Callable[[], bool] = never) -> AsyncIterator[PacketEngine]:
     """Yield the engine of this network namespace: the one that another tier has open, else opened now.
 
     Flows that a daemon before this one left in pinned tables go on. The last who leaves closes it and removes

@@ -20,6 +20,7 @@ IRREGULAR = {
     "gave",
     "held",
     "hung",
+    "kept",
     "left",
     "lost",
     "made",

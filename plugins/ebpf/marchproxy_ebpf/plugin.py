@@ -75,15 +75,21 @@ async def _attached(context: AttachContext) -> AsyncIterator[PacketAttachment]:
     from marchproxy_core.packet.shared import shared_engine
     from marchproxy_ebpf.seat import TCX_KERNEL, TcSeat, load
 
-    async with shared_engine(context.settings) as engine:
+    async with shared_engine(context.settings, context.stays) as engine:
         with await trio.to_thread.run_sync(load, engine) as program:
-            yield PacketAttachment(
-                tier=_NAME,
-                engine=engine,
-                hook=Hook.TC,
-                seat=TcSeat(engine, program, tcx=context.host.kernel >= TCX_KERNEL),
-                only=context.settings.ebpf_interface,
-            )
+            tcx = context.host.kernel >= TCX_KERNEL
+            seat = await trio.to_thread.run_sync(lambda: TcSeat(engine, program, tcx=tcx))
+            try:
+                yield PacketAttachment(
+                    tier=_NAME,
+                    interfaces=seat.interfaces,
+                    engine=engine,
+                    hook=Hook.TC,
+                    seat=seat,
+                    only=context.settings.ebpf_interface,
+                )
+            finally:
+                seat.let_go()
 
 
 @hookimpl

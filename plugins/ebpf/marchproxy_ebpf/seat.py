@@ -7,7 +7,7 @@ people's filters and links stay where they are, and ours comes after them. Block
 from __future__ import annotations
 
 import contextlib
-import errno
+import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol, final
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 TCX_KERNEL = (6, 6, 0)
 _FUNCTION = "mp_tc_ingress"
+_PIN = "tc-"
+"""What the names of pinned links begin with; the index of the interface follows."""
 
 
 def load(engine: PacketEngine) -> Program:
@@ -55,13 +57,15 @@ class _Place(Protocol):
 
     def leave(self) -> None: ...
 
+    def let_go(self) -> None: ...
+
 
 @final
 class TcSeat:
     """Where the program is; ``stand_on({})`` takes it off all interfaces."""
 
     def __init__(self, engine: PacketEngine, program: Program, *, tcx: bool) -> None:
-        """Be nowhere yet.
+        """Take over the links that a daemon before this one left pinned; with filters, be nowhere yet.
 
         Args:
             engine: For its pins.
@@ -71,8 +75,13 @@ class TcSeat:
         self._engine = engine
         self._program = program
         self._tcx = tcx
-        self._places: dict[int, _Place] = {}
-        self._names: dict[int, str] = {}
+        self._places: dict[int, _Place] = _left_behind(engine, program) if tcx else {}
+        self._names = {index: socket.if_indextoname(index) for index in self._places}
+
+    @property
+    def interfaces(self) -> frozenset[str]:
+        """Names of those it is on."""
+        return frozenset(self._names.values())
 
     def judge(self, interfaces: Mapping[int, str]) -> Fitness:
         """A TC program can be on any of them."""
@@ -87,6 +96,12 @@ class TcSeat:
             make = _LinkPlace.take if self._tcx else _FilterPlace.take
             self._places[index] = make(self._engine, self._program, index)
         self._names = dict(interfaces)
+
+    def let_go(self) -> None:
+        """Leave the program where it still is; nothing else is called after this."""
+        for place in self._places.values():
+            place.let_go()
+        self._places.clear()
 
     def check(self) -> None:
         """Raise TierFault when the program is gone from an interface."""
@@ -110,13 +125,19 @@ class _LinkPlace:
 
     @classmethod
     def take(cls, engine: PacketEngine, program: Program, index: int) -> _LinkPlace:
-        pin = f"tc-{index}"
-        link = _pinned_link(engine, pin)
-        if link is None:
-            link = Link.attach_tcx(program, index)
-            engine.pins.pin(link, pin)
-        else:
-            link.update(program)
+        pin = f"{_PIN}{index}"
+        link = Link.attach_tcx(program, index)
+        engine.pins.pin(link, pin)
+        return cls(engine, link, pin)
+
+    @classmethod
+    def take_over(cls, engine: PacketEngine, program: Program, pin: str) -> _LinkPlace | None:
+        link = Link.open_pinned(engine.pins.file(pin))
+        if not link.info().interface:  # it is gone, or the link was detached
+            link.close()
+            engine.pins.unpin(pin)
+            return None
+        link.update(program)
         return cls(engine, link, pin)
 
     def is_there(self) -> bool:
@@ -128,19 +149,17 @@ class _LinkPlace:
         self._engine.pins.unpin(self._pin)
         self._link.close()
 
+    def let_go(self) -> None:
+        self._link.close()
 
-def _pinned_link(engine: PacketEngine, pin: str) -> Link | None:
-    """Return the link that a daemon before this one pinned, if its interface is still there."""
-    try:
-        link = Link.open_pinned(engine.pins.file(pin))
-    except BpfError as error:
-        if error.errno == errno.ENOENT:
-            return None
-        raise
-    if link.info().interface:
-        return link
-    link.close()
-    return None
+
+def _left_behind(engine: PacketEngine, program: Program) -> dict[int, _Place]:
+    found = {
+        int(pin.removeprefix(_PIN)): _LinkPlace.take_over(engine, program, pin)
+        for pin in engine.pins.names()
+        if pin.startswith(_PIN)
+    }
+    return {index: place for index, place in found.items() if place is not None}
 
 
 @final
@@ -159,3 +178,6 @@ class _FilterPlace:
     def leave(self) -> None:
         with contextlib.suppress(OSError):  # the interface is gone, and the filter with it
             detach_filter(self._held)
+
+    def let_go(self) -> None:
+        pass
