@@ -11,6 +11,8 @@ import ipaddress
 
 import attrs
 
+from marchproxy_core.door import Prefix
+
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 ANY_IPV4 = ipaddress.IPv4Address(0)
@@ -179,6 +181,10 @@ class Service:
     """Open connections or flows at once; None: ``SERVICE_MAX_CONNECTIONS``."""
     connection_rate: float | None = None
     """New connections or flows a second; None: ``SERVICE_CONNECTION_RATE``."""
+    block: tuple[Prefix, ...] = ()
+    """Prefixes of clients that may not come in."""
+    allow: tuple[Prefix, ...] = ()
+    """Those that may, although a shorter one in ``block`` has them."""
     tier: str | None = None
     """The only tier that may carry the service; None: the planner picks."""
     origin: str = attrs.field(default="", eq=False)

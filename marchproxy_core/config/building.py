@@ -85,6 +85,7 @@ class _Builder:
         self._check_protocol()
         health_check = self._health_check()
         self._check_tier(known_tiers)
+        self._check_door()
         if value.name is None or not backends or not listen:
             return None
         self._note_unused(value.name)
@@ -104,6 +105,8 @@ class _Builder:
             proxy_protocol=self._proxy_protocol(),
             max_connections=value.max_connections,
             connection_rate=value.connection_rate,
+            block=value.block,
+            allow=value.allow,
             tier=value.tier,
             origin=self._problems.where(self._keys.line),
         )
@@ -228,6 +231,11 @@ class _Builder:
             "the name of a tier",
             nearest(tier, known),
         )
+
+    def _check_door(self) -> None:
+        for prefix in self._value.allow:
+            if prefix in self._value.block:
+                self._problem("allow", f"{prefix} as in block", "each prefix in one of the two")
 
     def _note_unused(self, name: str) -> None:
         value = self._value

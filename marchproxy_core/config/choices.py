@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from marchproxy_core.config.kinds import Address, Duration, Integer, ListOf, Number, Text
+from marchproxy_core.config.kinds import Address, ClientPrefix, Duration, Integer, ListOf, Number, Text
 
 DAY_S = 86400.0
 PACKET_TIERS = ("dpdk", "xdp", "afxdp", "sriov", "ebpf")
@@ -30,6 +30,7 @@ SOURCE_ADDRESSES = ListOf(
     Address(accepts=lambda ip: not ip.is_unspecified and not ip.is_multicast),
     "IPv4 or IPv6 addresses of this host",
 )
+PREFIXES = ListOf(ClientPrefix(), "IPv4 or IPv6 prefixes as 192.0.2.0/24, or addresses")
 TIMEOUT = Duration(0.001, 30 * DAY_S)
 MAP_SIZE = Integer(1, 1 << 24, "entries")
 BUFFER = Integer(4096, 1 << 30, "bytes")

@@ -7,12 +7,13 @@ ours, so a value that does not fit is a bug, and unknown keys are refused.
 from __future__ import annotations
 
 import ipaddress
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, cast, get_args
 
 from cattrs.preconf.json import make_converter
 
 from marchproxy_core.config.kinds import UnixAddress
 from marchproxy_core.config.settings import Settings
+from marchproxy_core.door import Prefix
 from marchproxy_core.services import Endpoint, IPAddress, Service
 
 if TYPE_CHECKING:
@@ -32,12 +33,13 @@ def _endpoint_or_unix(text: str) -> Endpoint | UnixAddress:
 def make_value_converter() -> cattrs.Converter:
     """A converter that writes addresses as text and refuses unknown keys."""
     made = make_converter(forbid_extra_keys=True, detailed_validation=True)
-    for text_type in (ipaddress.IPv4Address, ipaddress.IPv6Address, Endpoint, UnixAddress):
+    for text_type in (ipaddress.IPv4Address, ipaddress.IPv6Address, *get_args(Prefix), Endpoint, UnixAddress):
         made.register_unstructure_hook(text_type, str)
-    for union in (IPAddress, Endpoint | UnixAddress):
+    for union in (IPAddress, Prefix, Endpoint | UnixAddress):
         made.register_unstructure_hook(union, str)
     made.register_structure_hook(Endpoint, lambda text, _: _endpoint(text))
     made.register_structure_hook(IPAddress, lambda text, _: ipaddress.ip_address(text))
+    made.register_structure_hook(Prefix, lambda text, _: ipaddress.ip_network(text))
     made.register_structure_hook(Endpoint | UnixAddress, lambda text, _: _endpoint_or_unix(text))
     return made
 

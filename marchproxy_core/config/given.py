@@ -15,6 +15,7 @@ from marchproxy_core.config.problems import Problems, nearest, quote
 from marchproxy_core.config.reading import read_value, shape, unknown_key
 from marchproxy_core.config.settings import SETTINGS
 from marchproxy_core.config.values import Origin
+from marchproxy_core.door import NotAPrefix
 from marchproxy_core.errors import ConfigProblem
 
 if TYPE_CHECKING:
@@ -123,9 +124,10 @@ def from_environment(
             origin = Origin(f"env {name}")
             try:
                 found[name] = Given(name, one.kind.parse(text), origin)
-            except ValueError:
+            except ValueError as error:
                 got = "(not shown)" if one.secret else quote(text)
-                problems.found.append(ConfigProblem(str(origin), name, got, one.kind.want))
+                near = error.nearest if isinstance(error, NotAPrefix) else None
+                problems.found.append(ConfigProblem(str(origin), name, got, one.kind.want, near))
     return found
 
 

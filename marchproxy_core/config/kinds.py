@@ -15,6 +15,7 @@ from typing import Generic, Protocol, TypeVar
 
 import attrs
 
+from marchproxy_core import door
 from marchproxy_core.services import Endpoint, IPAddress
 
 T = TypeVar("T")
@@ -324,6 +325,21 @@ class Address:
         return address
 
     def show(self, value: IPAddress) -> str:
+        """Text that reads back."""
+        return str(value)
+
+
+@attrs.frozen
+class ClientPrefix:
+    """A prefix of clients' addresses."""
+
+    want: str = door.WANT
+
+    def parse(self, text: str) -> door.Prefix:
+        """Read the prefix."""
+        return door.read_prefix(text)
+
+    def show(self, value: door.Prefix) -> str:
         """Text that reads back."""
         return str(value)
 

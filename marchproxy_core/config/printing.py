@@ -83,6 +83,8 @@ def _values(service: Service) -> tuple[tuple[str, str], ...]:
         "cache_enabled": f"true, {cache.ttl_s:g} s" if cache else "false",
         "max_connections": _or(service.max_connections, "SERVICE_MAX_CONNECTIONS"),
         "connection_rate": _or(service.connection_rate, "SERVICE_CONNECTION_RATE"),
+        "block": ", ".join(map(str, service.block)) or "none",
+        "allow": ", ".join(map(str, service.allow)) or "none",
         "tier": service.tier or "the planner picks",
     }
     return tuple(shown.items())

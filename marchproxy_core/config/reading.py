@@ -11,6 +11,7 @@ from marchproxy_core.config.declare import Setting, declared
 from marchproxy_core.config.document import Entries, Items, Node, Scalar
 from marchproxy_core.config.problems import Problems, nearest, quote
 from marchproxy_core.config.service_keys import BackendKeys, BackendList, Section, backend_keys
+from marchproxy_core.door import NotAPrefix
 
 K = TypeVar("K", bound=attrs.AttrsInstance)
 
@@ -45,6 +46,7 @@ def shape(node: Node) -> str:
 def read_value(node: Node, one: Setting, path: str, problems: Problems) -> tuple[object] | None:
     """The value of a node as its declaration reads it, in a tuple of one; None when it was wrong."""
     separator = getattr(one.kind, "separator", None)
+    near: str | None = None
     try:
         if isinstance(node, Scalar):
             return (one.kind.parse(node.text),)
@@ -52,9 +54,11 @@ def read_value(node: Node, one: Setting, path: str, problems: Problems) -> tuple
             texts = [item.text for item in node.items if isinstance(item, Scalar) and not item.is_null]
             if len(texts) == len(node.items):
                 return (one.kind.parse(separator.join(texts)),)
+    except NotAPrefix as error:
+        near = error.nearest
     except ValueError:
         pass
-    problems.add(node.line, path, got_list(node) if not one.secret else "(not shown)", one.kind.want)
+    problems.add(node.line, path, got_list(node) if not one.secret else "(not shown)", one.kind.want, near)
     return None
 
 

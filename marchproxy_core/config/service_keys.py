@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 import attrs
 
-from marchproxy_core.config.choices import COUNT, DAY_S, RATE, TIER_NAME
+from marchproxy_core.config.choices import COUNT, DAY_S, PREFIXES, RATE, TIER_NAME
 from marchproxy_core.config.declare import setting
 from marchproxy_core.config.kinds import (
     FALSE_WORDS,
@@ -21,6 +21,7 @@ from marchproxy_core.config.kinds import (
     OneOf,
     Text,
 )
+from marchproxy_core.door import Prefix
 from marchproxy_core.services import (
     ANY_IPV4,
     ANY_IPV6,
@@ -285,6 +286,15 @@ class ServiceKeys:
     )
     connection_rate: float | None = setting(
         RATE, None, "New connections or flows.", unset="`SERVICE_CONNECTION_RATE`"
+    )
+    block: tuple[Prefix, ...] = setting(
+        PREFIXES, (), "Clients that may not come in: nothing new of theirs is taken.", unset="none"
+    )
+    allow: tuple[Prefix, ...] = setting(
+        PREFIXES,
+        (),
+        "Clients that may, although a shorter prefix in `block` has them; not though `DOOR_BLOCK` has.",
+        unset="none",
     )
     tier: str | None = setting(TIER_NAME, None, "The only tier that may carry it.", unset="the planner picks")
 

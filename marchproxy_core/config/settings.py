@@ -10,22 +10,11 @@ from marchproxy_core.config.choices import (
     BUFFER,
     COUNT,
     DAY_S,
-    ENGINE_TIERS,
-    INTERFACES,
-    MAP_SIZE,
-    PACKET_TIERS,
-    PCI_ADDRESSES,
     RATE,
-    SOURCE_ADDRESSES,
-    TIER_NAME,
     TIMEOUT,
-    VIRTUAL_DEVICES,
     WORKER_TIERS,
-    AfXdpMode,
-    Enable,
     GcPercent,
     LogLevel,
-    XdpMode,
 )
 from marchproxy_core.config.declare import Setting, declared, setting
 from marchproxy_core.config.kinds import (
@@ -33,194 +22,18 @@ from marchproxy_core.config.kinds import (
     CpuList,
     Duration,
     Flag,
-    HexMask,
     Integer,
-    ListOf,
     OneOf,
-    PortRange,
-    PowerOfTwo,
     Text,
     UnixAddress,
 )
-from marchproxy_core.services import Endpoint, IPAddress
+from marchproxy_core.config.tier_settings import TierSettings
+from marchproxy_core.services import Endpoint
 
 
 @attrs.frozen(kw_only=True)
-class Settings:
+class Settings(TierSettings):
     """All; ``Settings()`` has the defaults. Times in seconds; sizes in bytes unless the name says more."""
-
-    enable: Mapping[str, Enable] = attrs.field(factory=dict)
-    """By tier name; a tier that is missing is AUTO."""
-
-    tier_order: tuple[str, ...] = setting(
-        ListOf(TIER_NAME, "names of tiers"),
-        (),
-        "Order in which tiers are tried, highest first; tiers left out come after, in their own order.",
-        unset="each tier's own order",
-    )
-
-    dpdk_driver: str = setting(
-        Text("the name of a kernel driver", r"[A-Za-z0-9_-]{1,31}"),
-        "vfio-pci",
-        "Kernel driver that hands PCI devices to DPDK.",
-        tiers=("dpdk",),
-        restart=True,
-    )
-    dpdk_hugepages: int | None = setting(
-        Integer(1, 1 << 20, "pages"),
-        None,
-        "Hugepages that DPDK uses, of the host's default size.",
-        unset="what the host has free",
-        tiers=("dpdk",),
-        restart=True,
-    )
-    dpdk_cores: tuple[int, ...] = setting(
-        CpuList(),
-        (),
-        "CPUs of DPDK's poll-mode cores.",
-        unset="one, from PROXY_CPU_AFFINITY",
-        tiers=("dpdk",),
-        restart=True,
-    )
-    dpdk_memory_channels: int | None = setting(
-        Integer(1, 32),
-        None,
-        "Memory channels of the machine, for DPDK's memory layout.",
-        unset="DPDK's own default",
-        tiers=("dpdk",),
-        restart=True,
-    )
-    dpdk_pci_devices: tuple[str, ...] = setting(
-        PCI_ADDRESSES,
-        (),
-        "NICs that DPDK takes over.",
-        unset="none",
-        tiers=("dpdk",),
-        restart=True,
-    )
-    dpdk_port_mask: int | None = setting(
-        HexMask(), None, "DPDK ports in use, one bit each.", unset="all ports", tiers=("dpdk",), restart=True
-    )
-    dpdk_vdevs: tuple[str, ...] = setting(
-        VIRTUAL_DEVICES,
-        (),
-        "DPDK ports that are no PCI device.",
-        unset="none",
-        tiers=("dpdk",),
-        restart=True,
-    )
-
-    xdp_mode: XdpMode = setting(
-        OneOf(XdpMode),
-        XdpMode.NATIVE,
-        "Where the XDP program runs: in the driver, in the stack (slower, every NIC), or in the NIC.",
-        tiers=("xdp",),
-        restart=True,
-    )
-    xdp_interface: tuple[str, ...] = setting(
-        INTERFACES,
-        (),
-        "Interfaces that the XDP program is attached to.",
-        unset="those the services' addresses route over",
-        tiers=("xdp",),
-        restart=True,
-    )
-    xdp_queue_size: int = setting(
-        Integer(64, 65536, "packets"),
-        1024,
-        "Length of the queue of packets on their way to another CPU or interface.",
-        tiers=("xdp",),
-        restart=True,
-    )
-
-    af_xdp_mode: AfXdpMode | None = setting(
-        OneOf(AfXdpMode),
-        None,
-        "How frames reach user space.",
-        unset="zero_copy where the driver can, else copy",
-        tiers=("afxdp",),
-        restart=True,
-    )
-    af_xdp_queue_size: int = setting(
-        PowerOfTwo(64, 65536, "frames"), 2048, "Size of each AF_XDP ring.", tiers=("afxdp",), restart=True
-    )
-    af_xdp_batch_size: int = setting(
-        PowerOfTwo(1, 4096, "frames"),
-        64,
-        "Frames taken from a ring at once; at most AF_XDP_QUEUE_SIZE.",
-        tiers=("afxdp",),
-        restart=True,
-    )
-    af_xdp_interface: tuple[str, ...] = setting(
-        INTERFACES,
-        (),
-        "Interfaces with AF_XDP sockets.",
-        unset="those the services' addresses route over",
-        tiers=("afxdp",),
-        restart=True,
-    )
-
-    sr_iov_vf_count: int | None = setting(
-        Integer(1, 256),
-        None,
-        "Virtual functions to make.",
-        unset="one a service",
-        tiers=("sriov",),
-        restart=True,
-    )
-    sr_iov_pf_device: str | None = setting(
-        INTERFACES.item,
-        None,
-        "Interface of the physical function.",
-        unset="the one the services' addresses route over",
-        tiers=("sriov",),
-        restart=True,
-    )
-
-    ebpf_log_level: int = setting(
-        Integer(0, 7),
-        0,
-        "Log level of the kernel's verifier, as in bpf(2).",
-        tiers=ENGINE_TIERS,
-        restart=True,
-    )
-    ebpf_maps_size: int = setting(
-        MAP_SIZE, 65536, "Size of tables that have no setting of their own.", tiers=PACKET_TIERS, restart=True
-    )
-    ebpf_conn_map_size: int = setting(
-        MAP_SIZE, 65536, "Size of the table of flows.", tiers=PACKET_TIERS, restart=True
-    )
-    ebpf_service_map_size: int = setting(
-        MAP_SIZE, 1024, "Size of the table of services.", tiers=PACKET_TIERS, restart=True
-    )
-    ebpf_stats_map_size: int = setting(
-        MAP_SIZE, 1024, "Size of the table of counters.", tiers=PACKET_TIERS, restart=True
-    )
-    ebpf_interface: tuple[str, ...] = setting(
-        INTERFACES,
-        (),
-        "Interfaces that the TC program is attached to.",
-        unset="those the services' addresses route over",
-        tiers=("ebpf",),
-        restart=True,
-    )
-
-    nat_port_range: tuple[int, int] | None = setting(
-        PortRange(),
-        None,
-        "Source ports of packets to backends.",
-        unset="the longest range outside the host's ip_local_port_range",
-        tiers=PACKET_TIERS,
-        restart=True,
-    )
-    nat_source_addresses: tuple[IPAddress, ...] = setting(
-        SOURCE_ADDRESSES,
-        (),
-        "Source addresses of packets to backends.",
-        unset="those of the interface they leave by",
-        tiers=PACKET_TIERS,
-        restart=True,
-    )
 
     proxy_cpu_affinity: tuple[int, ...] = setting(
         CpuList(),

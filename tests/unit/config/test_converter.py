@@ -29,6 +29,7 @@ from marchproxy_core.services import (
 )
 
 ADDRESSES = st.ip_addresses()
+PREFIXES = st.builds(ipaddress.ip_network, ADDRESSES)
 ENDPOINTS = st.builds(Endpoint, ADDRESSES, st.integers(0, 65535))
 TEXTS = st.text(max_size=10)
 RATES = st.none() | st.floats(0.001, 1e9)
@@ -56,6 +57,7 @@ SERVICES = st.builds(
     max_connections=st.none() | st.integers(1, 9),
     connection_rate=RATES,
     tier=st.none() | TEXTS,
+    block=st.lists(PREFIXES, max_size=2).map(tuple),
     origin=TEXTS,
 )
 SETTINGS = st.builds(
@@ -69,6 +71,7 @@ SETTINGS = st.builds(
     global_connection_rate=RATES,
     af_xdp_mode=st.none() | st.sampled_from(AfXdpMode),
     log_level=st.sampled_from(LogLevel),
+    door_block=st.lists(PREFIXES, max_size=2).map(tuple),
     admin_listen=ENDPOINTS | st.just(UnixAddress("/run/m.sock")),
     admin_token=st.none() | TEXTS,
 )

@@ -33,6 +33,11 @@ def kind(variable: str) -> Kind[object]:
             "10.0.0.1,fd00::1",
             (ipaddress.ip_address("10.0.0.1"), ipaddress.ip_address("fd00::1")),
         ),
+        (
+            "DOOR_BLOCK",
+            "198.51.100.0/24, 2001:db8::/32, 203.0.113.7",
+            tuple(map(ipaddress.ip_network, ("198.51.100.0/24", "2001:db8::/32", "203.0.113.7/32"))),
+        ),
         ("GLOBAL_CONNECTION_RATE", "0.5", 0.5),
         ("DRAIN_TIMEOUT", "0", 0.0),
         ("DRAIN_TIMEOUT", "30s", 30.0),
@@ -52,6 +57,10 @@ def test_accepted(variable: str, text: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("variable", "text"),
     [
+        ("DOOR_BLOCK", "198.51.100.0/33"),
+        ("DOOR_BLOCK", "198.51.100.0/255.255.255.0"),
+        ("DOOR_BLOCK", "198.51.100.0/24,198.51.100.0/24"),
+        ("DOOR_BLOCK", "fe80::1%eth0"),
         ("DPDK_CORES", "7-4"),
         ("DPDK_CORES", "4-"),
         ("DPDK_CORES", "8192"),

@@ -206,6 +206,17 @@ def test_strangers_in_the_environment_are_let_pass(name: str, value: str) -> Non
     assert read(SERVICE, {name: value}).origins == {}
 
 
+def test_prefixes_at_the_door() -> None:
+    assert errors(SERVICE, {"DOOR_BLOCK": "10.1.2.3/16"}) == [
+        'env DOOR_BLOCK: DOOR_BLOCK: got "10.1.2.3/16", want IPv4 or IPv6 prefixes as 192.0.2.0/24, or addresses, '
+        "each once, separated by commas or as a YAML list; did you mean 10.1.0.0/16?"
+    ]
+    both = {"DOOR_BLOCK": "10.0.0.0/8,192.0.2.0/24", "DOOR_ALLOW": "10.0.0.0/8"}
+    assert errors(SERVICE, both) == [
+        "env DOOR_ALLOW: DOOR_ALLOW: got 10.0.0.0/8 as in DOOR_BLOCK, want each prefix in one of the two"
+    ]
+
+
 def test_all_problems_come_at_once() -> None:
     text = "settings:\n  xdp_mode: x\n  nope: 1\nservices:\n- name: a\n  port: 0\n- port: 1\n"
     assert errors(text, {"LOG_LEVEL": "loud"}) == [

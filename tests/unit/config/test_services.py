@@ -303,6 +303,19 @@ def test_a_service_on_the_admin_address() -> None:
     ]
 
 
+def test_prefixes_of_a_service_and_what_is_wrong_with_them() -> None:
+    service = one("ip: 10.0.0.1, port: 80, block: [198.51.100.0/24, '2001:db8::/32'], allow: 198.51.100.7")
+    assert list(map(str, service.block)) == ["198.51.100.0/24", "2001:db8::/32"]
+    assert list(map(str, service.allow)) == ["198.51.100.7/32"]
+    assert errors("- {name: web, ip: 10.0.0.1, port: 80, block: 198.51.100.7/24}\n") == [
+        'f.yaml:1: services[0].block: got "198.51.100.7/24", want IPv4 or IPv6 prefixes as 192.0.2.0/24, or addresses, '
+        "each once, separated by commas or as a YAML list; did you mean 198.51.100.0/24?"
+    ]
+    assert errors("- {name: web, ip: 10.0.0.1, port: 80, block: 10.0.0.0/8, allow: 10.0.0.0/8}\n") == [
+        "f.yaml:1: services[0].allow: got 10.0.0.0/8 as in block, want each prefix in one of the two"
+    ]
+
+
 def test_notes_of_a_service() -> None:
     config = read(
         "- {name: a, port: 1, backends: [{ip: 10.0.0.1, weight: 0}], cache_ttl: 5, tls_key: k,\n"
