@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import final
 
@@ -52,6 +53,13 @@ def build(target: Path, *, extra: Sequence[str] = ()) -> Path:
     return target
 
 
+@lru_cache(maxsize=1)
+def _declared() -> cffi.FFI:
+    ffi = cffi.FFI()
+    ffi.cdef(declarations("types.h") + declarations("plain.h"))
+    return ffi
+
+
 @final
 class PlainEngine:
     """One world: tables as bpf(2) has them, a clock that stands still, and routes of the caller's."""
@@ -76,8 +84,7 @@ class PlainEngine:
             hook: Which hook it plays.
             partial: Whether checksums may be partial, as on veth.
         """
-        self._ffi = cffi.FFI()
-        self._ffi.cdef(declarations("types.h") + declarations("plain.h"))
+        self._ffi = _declared()
         self._lib = self._ffi.dlopen(str(library))
         self._world = self._ffi.gc(
             self._lib.mp_plain_new(flows, services, backends, hook, partial), self._lib.mp_plain_free
@@ -153,7 +160,9 @@ class PlainEngine:
             room: Bytes by which it may grow; an ICMP error may be longer than what it is about. With 0 the frame
                 ends where the memory does, and a sanitizer sees each byte read behind it.
         """
-        memory = self._ffi.new("uint8_t[]", bytes(ALIGNMENT) + frame + bytes(room))
+        # By its size: made from bytes, it would have one more for C's end of a string.
+        memory = self._ffi.new("uint8_t[]", ALIGNMENT + len(frame) + room)
+        self._ffi.memmove(memory + ALIGNMENT, frame, len(frame))
         outcome = self._ffi.new("struct mp_outcome *")
         data = memory + ALIGNMENT
         self._lib.mp_plain_run(self._world, data, len(frame), len(frame) + room, outcome)
