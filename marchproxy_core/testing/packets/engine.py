@@ -1,0 +1,129 @@
+"""What a build of the engine offers to those who run the packet table on it, and what it counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+
+from marchproxy_core.packet import layout
+from marchproxy_core.packet.reasons import Hook, Reason, Verdict
+from marchproxy_core.packet.tables import word
+from marchproxy_core.testing.packets.places import FRONT, Interface
+from marchproxy_core.testing.packets.world import SERVICES, World
+
+if TYPE_CHECKING:
+    from marchproxy_core.testing.packets.row import Build
+
+FlowFields = Mapping[str, layout.Value]
+
+
+@attrs.frozen(kw_only=True)
+class Result:
+    """What became of one frame. Two builds agree when these are equal."""
+
+    verdict: Verdict
+    reason: Reason
+    service: int
+    """Number of the service that it was counted for."""
+    frame: bytes = attrs.field(repr=False)
+
+
+class Refused(Exception):
+    """The kernel does not let this frame near a program, so there is nothing to compare."""
+
+
+class Engine(Protocol):
+    """One build, with tables of its own."""
+
+    @property
+    def build(self) -> Build:
+        """Which one it is."""
+        ...
+
+    def begin(self, world: World) -> None:
+        """Empty all tables, and fill them."""
+        ...
+
+    def rearrange(self, world: World) -> None:
+        """Write services, backends and settings; flows and counters stay."""
+        ...
+
+    def run(self, frame: bytes, *, via: Interface = FRONT, gso_size: int = 0) -> Result:
+        """Give it a frame.
+
+        Raises:
+            Refused: The kernel does not take the frame.
+        """
+        ...
+
+    def pass_time(self, by_ns: int) -> None:
+        """Move the clock, where it can be moved."""
+        ...
+
+    def tick(self) -> int:
+        """Return the present tick of 2^30 ns."""
+        ...
+
+    def mark(self, fields: FlowFields) -> None:
+        """Write fields of all flows in use."""
+        ...
+
+    def find(self, table: str, key: bytes) -> bytes | None:
+        """Return an entry; a counter is the sum over all CPUs."""
+        ...
+
+    def count(self, table: str) -> int:
+        """Return how many entries KEYS or FREE has."""
+        ...
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        ...
+
+
+def flows_in_use(engine: Engine, places: int) -> Mapping[int, FlowFields]:
+    """Return the flows there are, by their places."""
+    found = {}
+    for place in range(places):
+        raw = engine.find("FLOWS", word(place))
+        assert raw is not None  # an array has every place
+        if raw[_IN_USE]:
+            found[place] = layout.FLOW.unpack(raw)
+    return found
+
+
+_IN_USE = layout.FLOW.offset("in_use")
+_FIRST_REASON = layout.COUNTERS.offset("reasons") // 8
+
+
+class CounterBook:
+    """Tells which counters a frame moved."""
+
+    def __init__(self, engine: Engine, hook: Hook) -> None:
+        """Begin with what the counters are now."""
+        self._engine = engine
+        self._places = [word(2 * number + hook) for number in range(SERVICES)]
+        self._before = self._read()
+
+    def _read(self) -> list[bytes]:
+        return [self._engine.find("COUNTERS", place) or b"" for place in self._places]
+
+    def told(self) -> tuple[int, Reason]:
+        """Return the service and the reason that the last frame was counted for.
+
+        Raises:
+            AssertionError: It was not counted exactly once.
+        """
+        before, self._before = self._before, self._read()
+        moved = []
+        for service, (then, now) in enumerate(zip(before, self._before, strict=True)):
+            if then == now:
+                continue
+            old, new = memoryview(then).cast("Q"), memoryview(now).cast("Q")
+            for at in range(_FIRST_REASON, len(new)):
+                moved += [(service, Reason(at - _FIRST_REASON))] * (new[at] - old[at])
+        if len(moved) != 1:
+            raise AssertionError(f"a frame was counted as {moved}, and should be once")
+        return moved[0]

@@ -1,0 +1,130 @@
+"""Runs rows of the packet table on one build, and checks what must hold whatever came in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from marchproxy_core.packet import layout
+from marchproxy_core.packet.tables import word
+from marchproxy_core.testing.packets.engine import Engine, FlowFields, Result, flows_in_use
+from marchproxy_core.testing.packets.row import Change, Later, Marked, Rearranged, Row, Seen, Step
+
+if TYPE_CHECKING:
+    from marchproxy_core.packet.layout import Value
+
+
+class Mismatch(AssertionError):
+    """A build did something else than the table says."""
+
+
+def run_row(engine: Engine, row: Row) -> None:
+    """Run all steps of a row.
+
+    Raises:
+        Mismatch: Something else came out than the row says, or the tables do not add up; the message names the row and
+            the step.
+    """
+    engine.begin(row.world)
+    for number, step in enumerate(row.steps, start=1):
+        where = f"{engine.build.value} build: {row.says}: step {number} of {len(row.steps)}"
+        for change in step.changes:
+            apply(engine, change)
+        first = engine.tick()
+        result = engine.run(step.frame, via=step.via, gso_size=step.gso_size)
+        _compare(where, step, result)
+        if row.sound:
+            check_sound(engine, row.world.flows, where)
+        if step.seen is not None:
+            _check_seen(engine, row.world.flows, step.seen, (first, engine.tick()), where)
+        _check_loads(engine, step, where)
+
+
+def apply(engine: Engine, change: Change) -> None:
+    """Let happen what is not a packet."""
+    match change:
+        case Later(by_ns):
+            engine.pass_time(by_ns)
+        case Rearranged(world):
+            engine.rearrange(world)
+        case Marked(fields):
+            engine.mark(fields)
+
+
+def check_sound(engine: Engine, places: int, where: str) -> None:
+    """Check that no flow is half: each place is free or in use, and each flow in use has its two keys and no more.
+
+    Raises:
+        Mismatch: One is.
+    """
+    flows = flows_in_use(engine, places)
+    free, keys = engine.count("FREE"), engine.count("KEYS")
+    if free + len(flows) != places or keys != 2 * len(flows):
+        raise Mismatch(
+            f"{where}: {len(flows)} flows, {keys} keys and {free} of {places} places free do not add up"
+        )
+    for place, flow in flows.items():
+        for side, key in enumerate(keys_of(flow)):
+            if engine.find("KEYS", key) != layout.FLOW_REF.pack(flow=place, side=side):
+                raise Mismatch(f"{where}: the key of side {side} does not lead to flow {place}")
+
+
+def keys_of(flow: FlowFields) -> tuple[bytes, bytes]:
+    """Return the keys of a flow's packets: the client's, the backend's."""
+
+    def key(source: str, destination: str) -> bytes:
+        ports: dict[str, Value] = {
+            "source_port": flow[f"{source}_port"],
+            "destination_port": flow[f"{destination}_port"],
+        }
+        return layout.FLOW_KEY.pack(
+            source=flow[source], destination=flow[destination], protocol=flow["protocol"], **ports
+        )
+
+    return key("client", "listen"), key("backend", "source")
+
+
+def _compare(where: str, step: Step, result: Result) -> None:
+    if (result.verdict, result.reason) != (step.verdict, step.reason):
+        raise Mismatch(
+            f"{where}: want {step.verdict.name} {step.reason.name}, "
+            f"have {result.verdict.name} {result.reason.name}"
+        )
+    if step.service is not None and result.service != step.service:
+        raise Mismatch(f"{where}: want it counted for service {step.service}, have {result.service}")
+    wanted = step.outs or (step.frame,)
+    if result.frame not in wanted:
+        raise Mismatch(f"{where}: the frame that comes out\n{differences(wanted, result.frame)}")
+
+
+def differences(wanted: Iterable[bytes], have: bytes) -> str:
+    """Say where a frame differs from each that would do."""
+    lines = [f"have {len(have):4} bytes {have.hex()}"]
+    for want in wanted:
+        pairs = zip(want, have, strict=False)
+        at = next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(want), len(have)))
+        lines.append(f"want {len(want):4} bytes {want.hex()}, first other one at {at}")
+    return "\n".join(lines)
+
+
+def _check_seen(engine: Engine, places: int, seen: Seen, ticks: tuple[int, int], where: str) -> None:
+    flows = flows_in_use(engine, places)
+    if len(flows) != 1:
+        raise Mismatch(f"{where}: want one flow, have {len(flows)}")
+    (flow,) = flows.values()
+    if flow["seen"] != (seen.client, seen.backend):
+        raise Mismatch(f"{where}: want seen {(seen.client, seen.backend)}, have {flow['seen']!r}")
+    expires = flow["expires"]
+    assert isinstance(expires, int)
+    if not ticks[0] <= expires - seen.ticks <= ticks[1]:
+        raise Mismatch(f"{where}: want {seen.ticks} ticks until it expires, have {expires - ticks[0]}")
+
+
+def _check_loads(engine: Engine, step: Step, where: str) -> None:
+    for number, wanted in step.loads.items():
+        raw = engine.find("LOADS", word(number))
+        assert raw is not None  # an array has every place
+        load = layout.LOAD.unpack(raw)
+        have = {field: load[field] for field in wanted}
+        if have != dict(wanted):
+            raise Mismatch(f"{where}: of service {number} want {dict(wanted)}, have {have}")
