@@ -35,6 +35,8 @@ class Way:
     """What its own connections there have as their source."""
     is_local: bool = False
     """Whether the address is this host's own."""
+    gateway: IPAddress | None = None
+    """The router that packets go to; None: to the address itself."""
 
 
 @attrs.frozen(kw_only=True)
@@ -81,10 +83,12 @@ def _way(netlink: IPRoute, ip: IPAddress) -> Way:
             return Way(interface=0, source=None)  # unreachable, prohibited, or swallowed by a black hole
         raise
     source = route.get_attr("RTA_PREFSRC")
+    gateway = route.get_attr("RTA_GATEWAY") or (route.get_attr("RTA_VIA") or {}).get("addr")
     return Way(
         interface=route.get_attr("RTA_OIF") or 0,
         source=ipaddress.ip_address(source) if source else None,
         is_local=route["type"] == _RTN_LOCAL,
+        gateway=ipaddress.ip_address(gateway) if gateway else None,
     )
 
 

@@ -1,0 +1,1 @@
+"""The xdp tier: the packet engine in the NIC's driver."""
