@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 
 from marchproxy_core.config import Settings
+from marchproxy_core.door import Rule
 from marchproxy_core.host import HostFacts
 from marchproxy_core.services import Backend, Endpoint, Service
 
@@ -63,6 +64,8 @@ class ProbeReport:
     """Place in the chain, lower is higher; DESIGN's tiers are at 100, 200 … 700."""
     carries: Carries
     requirements: tuple[Requirement, ...]
+    keeps_door: bool = False
+    """Whether it keeps to :attr:`ServiceTable.door`."""
     loses: str = ""
     """What is lost by running here; makes a tier whose needs are met DEGRADED."""
 
@@ -180,6 +183,9 @@ class ServiceTable:
     assignments: Mapping[str, Assignment] = attrs.field(factory=dict)
     settings: Settings = attrs.field(factory=Settings)
     """Those in force: a reload may change limits and timeouts under a tier that stays attached."""
+    door: tuple[Rule, ...] = ()
+    """Which clients may come in: the settings', the services' and what an operator asked for, as they are in force. A
+    tier that keeps to them says so in its :class:`ProbeReport`; the same tuple while nothing changed."""
 
 
 @attrs.frozen(kw_only=True)

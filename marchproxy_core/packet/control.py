@@ -21,7 +21,9 @@ from marchproxy_core.packet import layout
 from marchproxy_core.packet.arrangement import Fitness, arrange, destinations
 from marchproxy_core.packet.backends import BackendTables
 from marchproxy_core.packet.counting import Loads, Meter
+from marchproxy_core.packet.door import DoorTable
 from marchproxy_core.packet.flows import FlowBook, tick_of, ticks_for
+from marchproxy_core.packet.lately import DropLog
 from marchproxy_core.packet.network import NetworkFacts, default_port_range, look_at_network
 from marchproxy_core.packet.numbers import Numbers
 from marchproxy_core.packet.reasons import Hook
@@ -29,6 +31,7 @@ from marchproxy_core.services import IPAddress, Protocol
 
 if TYPE_CHECKING:
     from marchproxy_core.config import Settings
+    from marchproxy_core.door import Rule
     from marchproxy_core.model import Assignment, ServiceTable
     from marchproxy_core.packet.arrangement import Arrangement, Half
     from marchproxy_core.packet.tables import Tables
@@ -78,6 +81,9 @@ class Control:
         self._entries: dict[bytes, bytes] = dict(items(tables.services))
         self._idle: Counter[int] = Counter()
         self._swept_ns = 0
+        self._rules: tuple[Rule, ...] = ()
+        self._door = DoorTable(tables)
+        self._drop_log = DropLog(tables, self._numbers.name)
         self._strangers_until_ns = time.monotonic_ns() + _STRANGERS_NS if self._entries else 0
         self._loads.put_right(0, len(self._book.uncounted(self._book.live())), 0)
         self.network = NetworkFacts(addresses={}, ways={}, names={})
@@ -112,7 +118,7 @@ class Control:
                     self._meter.restart(hook)
                 self._demands[hook] = table.assignments
                 self._judges[hook] = judge or (lambda names: Fitness())
-                self._settings = table.settings
+                self._settings, self._rules = table.settings, table.door
                 self._write_settings()
             return self._rearrange()
 
@@ -136,6 +142,7 @@ class Control:
             self._idle.update(self._book.count(self._book.uncounted(expired)))
             self._end(expired)
             self._book.recycle()
+            self._drop_log.look(self._meter.dropped, now / _SECOND_NS)
 
     def has_flows(self) -> bool:
         """Whether there are flows, of whichever hook."""
@@ -209,6 +216,9 @@ class Control:
         entries: dict[bytes, bytes] = {}
         for half in arrangement.halves:
             entries |= self._write_half(half, network)
+        # Before the services are: nobody is to slip in.
+        strange = {number for number in map(number_in, self._entries.values()) if self._is_strange(number)}
+        self._door.follow(self._rules, self._numbers_of_services(), strange, self._settings)
         for key in self._entries.keys() - entries.keys():
             if self._is_strange(number_in(self._entries[key])):
                 entries[key] = self._entries[key]
@@ -265,6 +275,10 @@ class Control:
             for hook in Hook:
                 self._meter.begin(number, hook)
         return self._numbers.of(name)
+
+    def _numbers_of_services(self) -> dict[str, int]:
+        names = {name for table in self._demands.values() for name in table}
+        return {name: number for name in names if (number := self._numbers.known(name)) is not None}
 
     def _is_strange(self, number: int) -> bool:
         """Whether it is of a service that a daemon before this one carried, and that a hook may still ask for."""

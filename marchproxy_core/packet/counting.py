@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _COUNTERS = struct.Struct(f"<2Q2QQ8x{len(Reason)}Q")
 assert _COUNTERS.size == layout.COUNTERS.size
+_ANSWERED = {Reason.TTL_EXPIRED.name.lower(), Reason.TOO_BIG.name.lower()}
 NO_SERVICE = 0
 """The number under which packets of no service are counted."""
 
@@ -101,10 +102,7 @@ class Meter:
 
     def seen(self, hook: Hook) -> Mapping[str, int]:
         """Return all packets at a hook, those of no service too, by the names of their reasons in small letters."""
-        total = self._past[hook]
-        for number, one in self._before:
-            if one is hook:
-                total = total.plus(self.read(number, hook))
+        total = self._total(hook)
         return {reason.name.lower(): total.reasons[reason] for reason in Reason if total.reasons[reason]}
 
     def read(self, number: int, hook: Hook) -> Counted:
@@ -112,6 +110,20 @@ class Meter:
         if (number, hook) not in self._before:
             self.begin(number, hook)
         return self._read(number, hook).since(self._before[number, hook])
+
+    def dropped(self) -> Mapping[str, int]:
+        """Return all packets that were dropped at any hook, by reason; those answered by an ICMP error are not."""
+        total = Counted()
+        for hook in Hook:
+            total = total.plus(self._total(hook))
+        return {reason: count for reason, count in total.drops.items() if reason not in _ANSWERED}
+
+    def _total(self, hook: Hook) -> Counted:
+        total = self._past[hook]
+        for number, one in self._before:
+            if one is hook:
+                total = total.plus(self.read(number, hook))
+        return total
 
     def _read(self, number: int, hook: Hook) -> Counted:
         value = self._tables.counters.lookup(word(2 * number + hook))
