@@ -121,7 +121,7 @@ def _open_tables(settings: Settings, pins: PinDirectory) -> Tables:
     try:
         return Tables.open(settings, pins)
     except PinMismatch as error:
-        retire(pins, "; ".join(error.differences), settings.drain_timeout)
+        retire(pins, f"{error.path.name}: {'; '.join(error.differences)}", settings.drain_timeout)
         return Tables.open(settings, pins)
 
 

@@ -29,6 +29,19 @@ async def site(tmp_path):
             nursery.cancel_scope.cancel()
 
 
+@pytest.fixture
+async def packets(tmp_path, lab):
+    """A site between network namespaces, in which packet tiers have something to carry."""
+    async with trio.open_nursery() as nursery:
+        site = _rig.PacketSite(directory=tmp_path, nursery=nursery, lab=lab)
+        try:
+            yield site
+        finally:
+            with trio.CancelScope(shield=True):
+                await site.end()
+            nursery.cancel_scope.cancel()
+
+
 @pytest.fixture(scope="session")
 def processes():
     """What /proc shows of a process."""

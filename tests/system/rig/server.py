@@ -7,6 +7,7 @@ import socket
 import attrs
 import trio
 from system_rig.client import RESET
+from system_rig.sockets import OpenSocket, open_here
 
 
 @attrs.define(eq=False)
@@ -21,6 +22,7 @@ class Server:
     """A status to answer every request with; 0: no HTTP, echo."""
     opened: int = 0
     """Connections that it accepted."""
+    open_socket: OpenSocket = open_here
     _scope: trio.CancelScope | None = None
     _stopped: trio.Event = attrs.field(factory=trio.Event)
 
@@ -30,7 +32,7 @@ class Server:
 
     async def start(self) -> None:
         """Listen."""
-        sock = trio.socket.socket(socket.AF_INET6 if ":" in self.ip else socket.AF_INET, socket.SOCK_STREAM)
+        sock = self.open_socket(self.ip, socket.SOCK_STREAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         await sock.bind((self.ip, self.port))
         sock.listen(1024)
@@ -74,6 +76,7 @@ class DatagramServer:
     ip: str
     port: int
     nursery: trio.Nursery
+    open_socket: OpenSocket = open_here
     _scope: trio.CancelScope | None = None
     _stopped: trio.Event = attrs.field(factory=trio.Event)
 
@@ -83,7 +86,7 @@ class DatagramServer:
 
     async def start(self) -> None:
         """Answer, on the same port as before."""
-        sock = trio.socket.socket(socket.AF_INET6 if ":" in self.ip else socket.AF_INET, socket.SOCK_DGRAM)
+        sock = self.open_socket(self.ip, socket.SOCK_DGRAM)
         await sock.bind((self.ip, self.port))
         self._scope, self._stopped = trio.CancelScope(), trio.Event()
         self.nursery.start_soon(self._answer, sock, self._scope, self._stopped)

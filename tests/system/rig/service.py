@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 from system_rig.client import LONGEST_S, RESET, Client, DatagramClient
+from system_rig.sockets import OpenSocket, open_here
 
 if TYPE_CHECKING:
     from system_rig.server import DatagramServer, Server
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 @attrs.define(eq=False)
 class Service:
-    """One service on one port of loopback."""
+    """One service on one port."""
 
     name: str
     port: int
@@ -25,6 +26,8 @@ class Service:
     """Its keys in the configuration, but for its name."""
     clients: list[Client | DatagramClient] = attrs.field(factory=list)
     """All that ever came; the site closes those that the test left open."""
+    open_socket: OpenSocket = open_here
+    """Where clients are."""
 
     @property
     def written(self) -> dict[str, object]:
@@ -43,7 +46,7 @@ class Service:
             OSError: Nobody listens there.
         """
         ip = ip or self.ip
-        sock = trio.socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_STREAM)
+        sock = self.open_socket(ip, socket.SOCK_STREAM)
         try:
             if source:
                 await sock.bind((source, 0))
@@ -87,7 +90,7 @@ class Service:
     async def talk(self, *, ip: str = "", source: str = "") -> DatagramClient:
         """Open a UDP client; the first datagram is the test's to send."""
         ip = ip or self.ip
-        sock = trio.socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM)
+        sock = self.open_socket(ip, socket.SOCK_DGRAM)
         client = DatagramClient(sock)
         self.clients.append(client)
         if source:

@@ -52,6 +52,10 @@ class Site:
     """Settings in the file, by their names in small letters."""
     environ: dict[str, str] = attrs.field(factory=dict)
     """Variables of the daemon."""
+    options: tuple[str, ...] = ()
+    """Of the daemon's command."""
+    before: tuple[str, ...] = ()
+    """What stands before the daemon's command, as ``nsenter``, which becomes it."""
     _services: list[Service] = attrs.field(factory=list)
     _sockets: list[socket.socket] = attrs.field(factory=list)
     _daemons: list[Daemon] = attrs.field(factory=list)
@@ -116,7 +120,7 @@ class Site:
     async def start(self, *services: Service, **settings: object) -> Daemon:
         """Write the file, start a daemon with it, and wait until it is ready."""
         self.write(*services, **settings)
-        daemon = await self.launch()
+        daemon = await self.launch(*self.options)
 
         async def is_ready() -> bool:
             assert daemon.process.poll() is None, daemon.log.read_text()
@@ -126,13 +130,13 @@ class Site:
         self._pids |= {daemon.pid, *daemon.workers}
         return daemon
 
-    async def launch(self) -> Daemon:
-        """Start a daemon with the file as it is, and wait for nothing."""
+    async def launch(self, *options: str) -> Daemon:
+        """Start a daemon with the file as it is and these options, and wait for nothing."""
         log = self.directory / f"daemon{len(self._daemons)}.log"
         environ = self._environ()
         with log.open("wb") as written:
             process = await trio.lowlevel.open_process(
-                [_PROGRAM, "run", "--config", self.config, "--log-format", "json"],
+                [*self.before, _PROGRAM, "run", "--config", self.config, "--log-format", "json", *options],
                 env=environ,
                 stdin=subprocess.DEVNULL,
                 stdout=written,

@@ -1,0 +1,140 @@
+"""Nothing is lost on the way down and up again: the TC program removed, the daemon killed, replaced, upgraded."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import trio
+from system_rig import load
+from system_rig.packet_site import HOOKS
+
+pytestmark = pytest.mark.root
+
+
+async def everything(packets, **settings):
+    """A TCP and a UDP service on the ebpf tier."""
+    web = packets.service("web", await packets.server())
+    echo = packets.service("echo", await packets.datagram_server(), protocol="udp")
+    daemon = await packets.start_on("ebpf", web, echo, **settings)
+    return daemon, web, echo
+
+
+async def test_a_veth_host_uses_ebpf_without_a_setting_and_explains_it(packets):
+    daemon, web, _ = await everything(packets)
+    assert await web.visit() == "a"
+    await daemon.counts("marchproxy_connections_opened_total", 1, service="web", tier="ebpf")
+    assert await daemon.metric("marchproxy_connections_opened_total", service="web", tier="sockets") == 0
+    told = await daemon.run("explain", "web")
+    assert told.status == 0, told.errors
+
+
+async def test_a_program_removed_by_hand_costs_no_new_connection_and_is_put_back(packets):
+    daemon, web, _ = await everything(packets)
+    async with load(web, streams=0) as traffic:
+        removed = trio.current_time()
+        packets.detach("to_client")
+        await daemon.told("tier.demoted", tier="ebpf")
+        await traffic.goes_on()
+        assert await daemon.metric("marchproxy_connections_opened_total", service="web", tier="sockets") > 0
+        await packets.carried_by(daemon, "ebpf", web)
+        await traffic.join()
+        await traffic.goes_on()
+        # What was just being opened when the program went has nobody who knows it.
+        assert [one for one in traffic.failed if one[0] > removed] == []
+    assert await daemon.metric("marchproxy_fallbacks_total", **{"from": "ebpf", "to": "sockets"}) == 2
+
+
+async def test_a_killed_daemon_is_not_missed_and_the_next_one_takes_over(packets):
+    daemon, web, echo = await everything(packets)
+    async with load(web, echo) as traffic:
+        packets.kill(daemon)
+        await daemon.exit_status()
+        await traffic.goes_on()
+        daemon = await packets.start_on("ebpf", web, echo)
+        await traffic.goes_on()
+        traffic.lost_nothing()
+    await packets.stop(daemon)
+    assert packets.pinned() == []
+
+
+async def test_kept_attached_it_forwards_without_a_daemon_and_the_next_one_takes_over(packets):
+    packets.options = ("--keep-attached",)
+    daemon, web, echo = await everything(packets)
+    async with load(web, echo) as traffic:
+        await packets.stop(daemon)
+        assert daemon.events("tables.kept")
+        assert daemon.events("drain.finished"), "nobody waits for flows that go on"
+        await traffic.goes_on()
+        packets.options = ()
+        daemon = await packets.start_on("ebpf", web, echo)
+        await traffic.goes_on()
+        traffic.lost_nothing()
+        await counters_are_sane(daemon, traffic)
+    await packets.stop(daemon)
+    assert packets.pinned() == []
+
+
+async def counters_are_sane(daemon, traffic):
+    """Those of a daemon that took over, while the traffic goes on."""
+    for service, active in (("web", len(traffic.streams)), ("echo", 1)):
+        opened = await daemon.metric("marchproxy_connections_opened_total", service=service)
+        assert 0 <= opened <= traffic.served
+        now = await daemon.metric("marchproxy_connections_active", service=service)
+        assert active <= now <= active + opened + 1
+    drops = (await daemon.ask("/metrics")).text
+    assert await daemon.metric("marchproxy_drops_total") == 0, drops
+
+
+async def test_other_sizes_after_a_kill_let_the_flows_end_first(packets):
+    daemon, web, echo = await everything(packets, drain_timeout=2)
+    async with load(web, echo) as traffic:
+        packets.kill(daemon)
+        await daemon.exit_status()
+        daemon = await packets.start(web, echo, ebpf_conn_map_size=1024)
+        assert daemon.events("tables.retired")[0]["reason"] == "keys: max_entries 131072, want 2048"
+        # New ones are the sockets tier's, while the flows of before go on.
+        await traffic.goes_on()
+        assert await daemon.metric("marchproxy_connections_opened_total", service="web", tier="sockets") > 0
+        assert traffic.failed == []
+        assert [one.fault for one in traffic.streams if one.fault] == []
+        await packets.carried_by(daemon, "ebpf", web, echo)
+        assert daemon.events("tables.discarded")
+        await traffic.join()
+        await traffic.goes_on()
+        assert traffic.failed == []
+    await packets.stop(daemon)
+    assert packets.pinned() == []
+
+
+async def test_another_schema_after_a_kill_lets_the_flows_end_first(packets):
+    daemon, web, echo = await everything(packets, drain_timeout=2)
+    async with load(web, echo) as traffic:
+        packets.kill(daemon)
+        await daemon.exit_status()
+        # As a daemon of another version would have left them.
+        another = packets.pins.with_name(f"0-{packets.pins.name.partition('-')[2]}")
+        another.mkdir(mode=0o700)
+        for pin in list(packets.pins.iterdir()):
+            pin.rename(another / pin.name)
+        daemon = await packets.start(web, echo)
+        assert "those of schema 0" in daemon.events("tables.retired")[0]["reason"]
+        await traffic.goes_on()
+        assert traffic.failed == []
+        assert [one.fault for one in traffic.streams if one.fault] == []
+        await packets.carried_by(daemon, "ebpf", web, echo)
+        await traffic.goes_on()
+        assert traffic.failed == []
+    assert not another.exists()
+
+
+async def test_a_second_daemon_says_who_has_the_tables_and_serves_by_sockets(packets):
+    daemon, web, _ = await everything(packets)
+    other = packets.service("other", await packets.server("b"))
+    second = await packets.start(other, admin_listen=f"unix:{packets.directory / 'second.sock'}")
+    assert await other.visit() == "b"
+    assert await second.metric("marchproxy_connections_opened_total", service="other", tier="sockets") == 1
+    told = await second.run("explain", "other")
+    assert f"another daemon has it (marchproxy, pid {daemon.pid})" in told.output
+    assert await web.visit() == "a"
+    assert packets.is_in_kernel(web, HOOKS["ebpf"])
