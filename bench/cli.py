@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import shutil
-import signal
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +14,7 @@ from rich.console import Console
 
 from bench import judge, report, turns
 from bench import results as results_of_a_run
+from bench.interrupting import until_terminated
 from bench.metrics import WORKLOADS as WORKLOAD_NAMES
 from bench.metrics import metrics_of
 from bench.peers import PEERS
@@ -113,7 +112,7 @@ def _measure(
         )
 
     versions = results_of_a_run.versions_of(here)
-    readings = trio.run(_until_terminated, work)
+    readings = trio.run(until_terminated, work)
     return results_of_a_run.Run(
         rounds=rounds,
         seconds=seconds,
@@ -168,20 +167,3 @@ def _tell(console: Console, reading: Reading) -> None:
         cpu = f"; worker had work {share.demand:.0%}, ran {share.worker_run:.0%}"
         cpu += f"; generators {share.generator_cpus:.0%}; strangers {share.strangers:.0%}"
     console.print(f"{where}{shown}{cpu}", highlight=False, soft_wrap=True)
-
-
-async def _until_terminated(work: Callable[[], Awaitable[list[Reading]]]) -> list[Reading]:
-    """Run ``work``; SIGTERM cancels it, so that the laboratory is taken down as with Ctrl-C."""
-    readings: list[Reading] = []
-    async with trio.open_nursery() as nursery:
-
-        async def wait_for_the_signal(task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-            with trio.open_signal_receiver(signal.SIGTERM) as signals:
-                task_status.started()
-                async for _ in signals:
-                    raise TurnFailed("ended by SIGTERM")
-
-        await nursery.start(wait_for_the_signal)
-        readings = await work()
-        nursery.cancel_scope.cancel()
-    return readings

@@ -1,0 +1,237 @@
+"""One turn: a laboratory with generator, carrier and sink, flows open, and counting.
+
+The generator has one CPU. All that happens to a packet between the two veth pairs has another: the interface that
+packets come in by is polled by a thread of its own (threaded NAPI, since Linux 5.12), which is pinned there. The sink
+counts in the soft interrupt that this thread's sending raises, so a few ns of each packet are the sink's. Both have
+the highest priority that is not real-time: what else runs on the machine takes hardly anything from them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import attrs
+import trio
+
+from bench.packets import generate, host, programs, traffic
+from bench.packets.carriers import Carrier, Wires
+from bench.packets.samples import Moment, Sample
+from bench.packets.traffic import Ends, Point
+from bench.stage import TurnFailed, flat, pinned
+from marchproxy_core.bpf import (
+    LIVE_FRAMES,
+    Link,
+    Map,
+    MapSpec,
+    MapType,
+    Program,
+    XdpMode,
+    count_run_time,
+    run_program,
+)
+from marchproxy_core.errors import MarchProxyError
+from marchproxy_core.testing import Lab, Namespace, open_lab, until
+
+BATCH = 64
+_SETTLE_S = 0.3
+_PASSES = 3
+_PLAN = MapSpec(name="plan", type=MapType.ARRAY, value_size=traffic.PLAN_BYTES, max_entries=1)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Generator:
+    """The generator's program with what it reads and counts."""
+
+    program: Program
+    plan: Map
+    count: Map
+    ends: Ends
+    cpu: int
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Stage:
+    """One turn while it stands; made by :func:`set_up`."""
+
+    lab: Lab
+    point: Point
+    generator: Generator
+    sink: Map
+    carrier_program: Program | None
+    threads: tuple[int, int]
+    """The core's poller, and its ksoftirqd, which takes over when soft interrupts go on for long."""
+
+    async def measure(self, seconds: float, *, profile: bool = False) -> Sample:
+        """Send as fast as possible, and count for a while.
+
+        Args:
+            seconds: How long.
+            profile: Whether the kernel times programs meanwhile.
+
+        Raises:
+            TurnFailed: The generator ended by itself.
+        """
+        one = self.generator
+        await trio.to_thread.run_sync(one.plan.update, bytes(4), traffic.plan(self.point, one.ends))
+        frame = _frame(self.point, one)
+        argv = [sys.executable, generate.__file__, str(one.program.info().id), frame.hex(), str(BATCH)]
+        before = programs.packets(one.count)
+        process = await self.lab.client.start(
+            pinned(["chrt", "--fifo", "1", *argv], frozenset({one.cpu})), stderr=subprocess.PIPE
+        )
+
+        async def sends() -> bool:
+            if process.poll() is not None:
+                raise TurnFailed(f"the generator ended with {process.returncode}")
+            return programs.packets(one.count) > before
+
+        await until(sends, what="the generator")
+        with contextlib.ExitStack() as undo:
+            if profile:
+                undo.enter_context(await trio.to_thread.run_sync(count_run_time))
+            await trio.sleep(_SETTLE_S)
+            first = self._look()
+            await trio.sleep(seconds)
+            last = self._look()
+        if process.poll() is not None:
+            raise TurnFailed(f"the generator ended with {process.returncode} while it was needed")
+        process.kill()
+        await process.wait()
+        return Sample.between(first, last)
+
+    def _look(self) -> Moment:
+        (poller_ran, poller_waited), (softirq_ran, _) = map(host.times, self.threads)
+        info = self.carrier_program.info() if self.carrier_program is not None else None
+        return Moment(
+            at_s=time.monotonic(),
+            offered=programs.packets(self.generator.count),
+            received=programs.packets(self.sink),
+            core_ns=poller_ran + softirq_ran,
+            demand_ns=poller_ran + poller_waited,
+            program_ns=info.run_time_ns if info is not None else 0,
+            program_runs=info.run_count if info is not None else 0,
+        )
+
+
+@asynccontextmanager
+async def set_up(
+    carrier: Carrier, point: Point, *, generator_cpu: int, core_cpu: int
+) -> AsyncIterator[Stage]:
+    """Make a laboratory in which the carrier stands and all flows of the point are open; all is gone on return.
+
+    Args:
+        carrier: What is measured.
+        point: What is to be under way.
+        generator_cpu: For the generator alone.
+        core_cpu: For all that happens to a packet until the sink.
+
+    Raises:
+        TurnFailed: Something did not come up, or flows could not be opened.
+    """
+    try:
+        async with open_lab(forwarding=carrier.forwards) as lab:
+            with contextlib.ExitStack() as undo:
+                wires, ends = await _wire_up(lab)
+                sink = undo.enter_context(Map.create(programs.COUNT))
+                drop = undo.enter_context(programs.load("count_and_drop", [sink]))
+                server_end = await lab.server.call(host.index, "to_proxy")
+                undo.enter_context(await lab.server.call(Link.attach_xdp, drop, server_end, XdpMode.DRIVER))
+                generator = await trio.to_thread.run_sync(_generator, undo, ends, generator_cpu)
+                program = await lab.proxy.call(carrier.put_up, undo, wires, point)
+                threads = (await host.pin_poller(lab.proxy, core_cpu), host.softirq_thread(core_cpu))
+                await _open_flows(lab.client, generator, sink, point, opens=carrier.first_packet_opens)
+                yield Stage(
+                    lab=lab,
+                    point=point,
+                    generator=generator,
+                    sink=sink,
+                    carrier_program=program,
+                    threads=threads,
+                )
+    except* (MarchProxyError, OSError, TimeoutError) as failed:
+        raise TurnFailed("; ".join(flat(failed))) from failed
+
+
+async def _wire_up(lab: Lab) -> tuple[Wires, Ends]:
+    """Make neighbours known for good, since the sink answers nobody who asks for them, and interfaces receive."""
+    client_mac = await lab.client.call(host.mac, "to_proxy")
+    server_mac = await lab.server.call(host.mac, "to_proxy")
+    await lab.proxy.call(host.know, "to_client", str(lab.client_ip.ip4), client_mac)
+    await lab.proxy.call(host.know, "to_server", str(lab.server_ip.ip4), server_mac)
+    # A veth receives redirected frames only with NAPI, which XDP or GRO brings (drivers/net/veth.c).
+    await lab.proxy.run(["ethtool", "-K", "to_client", "gro", "on"])
+    wires = Wires(
+        towards_client=await lab.proxy.call(host.index, "to_client"),
+        towards_server=await lab.proxy.call(host.index, "to_server"),
+        front=lab.front_ip.ip4,
+        backend=lab.server_ip.ip4,
+    )
+    ends = Ends(
+        source=lab.client_ip.ip4,
+        destination=lab.front_ip.ip4,
+        source_mac=bytes.fromhex(client_mac.replace(":", "")),
+        destination_mac=bytes.fromhex((await lab.proxy.call(host.mac, "to_client")).replace(":", "")),
+        interface=await lab.client.call(host.index, "to_proxy"),
+    )
+    return wires, ends
+
+
+def _generator(undo: contextlib.ExitStack, ends: Ends, cpu: int) -> Generator:
+    plan = undo.enter_context(Map.create(_PLAN))
+    count = undo.enter_context(Map.create(programs.COUNT))
+    program = undo.enter_context(programs.load("generate", [plan, count]))
+    return Generator(program=program, plan=plan, count=count, ends=ends, cpu=cpu)
+
+
+async def _open_flows(
+    client: Namespace, generator: Generator, sink: Map, point: Point, *, opens: bool
+) -> None:
+    """Send one packet of each flow, slowly enough that none is lost.
+
+    Raises:
+        TurnFailed: In no pass all of them came through.
+    """
+    missing = point.flows
+    for each in range(_PASSES):
+        pace = traffic.PRIMING_PACE * 4**each
+        plan = traffic.plan(point, generator.ends, opens=opens, pace=pace)
+        wanted = programs.packets(sink) + point.flows
+        await client.call(_send, generator, plan, _frame(point, generator), point.flows * pace)
+        with trio.move_on_after(_SETTLE_S):
+            await until(partial(_has_counted, sink, wanted), what="the last packet")
+        missing = wanted - programs.packets(sink)
+        if missing <= 0:
+            return
+    raise TurnFailed(f"of the first packets of {point.flows:,} flows {missing:,} did not come through")
+
+
+def _has_counted(count: Map, wanted: int) -> bool:
+    return programs.packets(count) >= wanted
+
+
+def _frame(point: Point, generator: Generator) -> bytes:
+    return traffic.template(point.protocol, generator.ends)
+
+
+def _send(generator: Generator, plan: bytes, frame: bytes, runs: int) -> None:
+    generator.plan.update(bytes(4), plan)
+    with _on_cpu(generator.cpu):
+        run_program(generator.program, frame, repeat=runs, flags=LIVE_FRAMES, batch_size=BATCH)
+
+
+@contextlib.contextmanager
+def _on_cpu(cpu: int) -> Iterator[None]:
+    """Have the calling thread on one CPU: the generator counts the flows that it opens on each CPU apart."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

@@ -1,0 +1,65 @@
+"""Measuring in turns: in each round every point, at each point every carrier, so that noise hits all alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import trio
+
+from bench.packets.samples import Reading, Sample
+from bench.packets.stage import set_up
+from bench.stage import TurnFailed
+
+if TYPE_CHECKING:
+    from bench.packets.carriers import Carrier
+    from bench.packets.traffic import Point
+
+_TURN_S = 120.0
+PROFILE = 0
+"""The round in which the kernel times programs."""
+
+
+async def take(
+    carriers: Sequence[Carrier],
+    points: Sequence[Point],
+    *,
+    rounds: int,
+    seconds: float,
+    cpus: tuple[int, int],
+    tell: Callable[[Reading], None],
+) -> list[Reading]:
+    """Measure everything and return the readings in the order in which they were taken.
+
+    Args:
+        carriers: Those that are there.
+        points: What to have under way.
+        rounds: How many turns each has; one more follows in which programs are timed.
+        seconds: How long a turn counts.
+        cpus: The generator's, and the core's.
+        tell: Called with each reading at once.
+    """
+    readings = []
+    for round_ in (*range(1, rounds + 1), PROFILE):
+        for point in points:
+            for carrier in carriers:
+                if round_ != PROFILE or carrier.is_program:
+                    reading = await _turn(carrier, point, round_, seconds, cpus)
+                    readings.append(reading)
+                    tell(reading)
+    return readings
+
+
+async def _turn(
+    carrier: Carrier, point: Point, round_: int, seconds: float, cpus: tuple[int, int]
+) -> Reading:
+    sample: Sample | None = None
+    failure: str | None = f"the turn did not end within {_TURN_S + seconds:g} s"
+    try:
+        with trio.move_on_after(_TURN_S + seconds):
+            async with set_up(carrier, point, generator_cpu=cpus[0], core_cpu=cpus[1]) as stage:
+                sample = await stage.measure(seconds, profile=round_ == PROFILE)
+            failure = None
+    except TurnFailed as failed:
+        failure = str(failed)
+    return Reading(round=round_, carrier=carrier.name, point=point, sample=sample, failure=failure)
