@@ -17,8 +17,8 @@ from marchproxy_core.model import Requirement
 if TYPE_CHECKING:
     from marchproxy_core.host import HostFacts
 
-_KERNEL = (5, 10, 0)
-"""XDP links are of 5.9, inner arrays of differing size of 5.10."""
+_KERNEL = (5, 12, 0)
+"""XDP links are of 5.9, inner arrays of differing size of 5.10, a route's MTU from bpf_fib_lookup() of 5.12."""
 
 
 def requirements(
@@ -53,7 +53,7 @@ def _kernel(host: HostFacts) -> Requirement:
         have=f"Linux {host.kernel_release}",
         fix="" if met else "boot a newer kernel",
         met=met,
-        source="BPF_F_INNER_MAP, include/uapi/linux/bpf.h",
+        source="bpf_check_mtu(), include/uapi/linux/bpf.h",
     )
 
 

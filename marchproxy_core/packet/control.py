@@ -79,11 +79,15 @@ class Control:
         self._backends = BackendTables(tables)
         self._numbers: Numbers[str] = Numbers(1, tables.loads.max_entries, "EBPF_SERVICE_MAP_SIZE")
         self._entries: dict[bytes, bytes] = dict(items(tables.services))
+        self._hooks: Counter[int] = Counter()
+        """Bits of the hooks of each service, by number."""
+        self._live_hooks = 0
         self._idle: Counter[int] = Counter()
         self._swept_ns = 0
         self._rules: tuple[Rule, ...] = ()
         self._door = DoorTable(tables)
         self._drop_log = DropLog(tables, self._numbers.name)
+        self._generation = 0
         self._strangers_until_ns = time.monotonic_ns() + _STRANGERS_NS if self._entries else 0
         self._loads.put_right(0, len(self._book.uncounted(self._book.live())), 0)
         self.network = NetworkFacts(addresses={}, ways={}, names={})
@@ -113,6 +117,7 @@ class Control:
             if table is None:
                 self._demands.pop(hook, None)
                 self._judges.pop(hook, None)
+                self._set_live(self._live_hooks & ~hook.bit)
             else:
                 if hook not in self._demands:
                     self._meter.restart(hook)
@@ -122,9 +127,19 @@ class Control:
                 self._write_settings()
             return self._rearrange()
 
-    def rearrange(self) -> Arrangement:
-        """Look at the network anew and write what differs; raises as :meth:`demand` does."""
+    def has_program(self, hook: Hook) -> None:
+        """Take note that the hook's program is on its interfaces: what a higher one cannot forward meets it."""
         with self._lock:
+            self._set_live(self._live_hooks | hook.bit)
+
+    def rearrange(self) -> Arrangement:
+        """Look at the network, which has changed, and write what differs; raises as :meth:`demand` does.
+
+        Next hops that the engine remembers are asked for anew.
+        """
+        with self._lock:
+            self._generation += 1
+            self._tables.change_settings(generation=self._generation & 0xFFFF)
             return self._rearrange()
 
     def sweep(self) -> None:
@@ -145,9 +160,9 @@ class Control:
             self._drop_log.look(self._meter.dropped, now / _SECOND_NS)
 
     def has_flows(self) -> bool:
-        """Whether there are flows, of whichever hook."""
+        """Whether there are flows, of whichever hook, or services of an earlier daemon that may open some."""
         with self._lock:
-            return bool(self._book.live())
+            return self._strangers_until_ns > 0 or bool(self._book.live())
 
     def stats(self, hook: Hook) -> dict[str, ServiceStats]:
         """Return what a hook counted since this took the tables over, by service."""
@@ -208,6 +223,11 @@ class Control:
             burst=_BURST_NS,
         )
 
+    def _set_live(self, hooks: int) -> None:
+        if hooks != self._live_hooks:
+            self._live_hooks = hooks
+            self._tables.change_settings(live_hooks=hooks)
+
     def _rearrange(self) -> Arrangement:
         assignments = [one for table in self._demands.values() for one in table.values()]
         network = self.network = self._look(destinations(assignments))
@@ -228,8 +248,18 @@ class Control:
             if self._entries.get(key) != value:
                 self._tables.services.update(key, value)
         self._entries = entries
+        self._share_flows(arrangement)
         self._forget_what_is_gone()
         return arrangement
+
+    def _share_flows(self, arrangement: Arrangement) -> None:
+        """Let a service's hooks forward its older flows too: one that loses its program then leaves them to another."""
+        hooks: Counter[int] = Counter()
+        for half in arrangement.halves:
+            hooks[self._numbers.of(half.service.name)] |= half.hooks
+        if hooks != self._hooks:
+            self._hooks = hooks
+            self._book.share(hooks)
 
     def _write_half(self, half: Half, network: NetworkFacts) -> dict[bytes, bytes]:
         """Write all that the entries of half a service point to, and return the entries."""

@@ -7,7 +7,7 @@ struct mp_decision {
     enum mp_verdict verdict;
     enum mp_reason reason;
     uint32_t service; /* its number, 0 when it is not known */
-    uint32_t has_flow; /* whether it is of one that this hook may forward */
+    uint32_t has_flow; /* whether it is of one that this hook may forward, and that none below it would */
     uint32_t opened;      /* whether it opened a flow */
     uint32_t side;        /* the packet's, where it has a flow */
     struct mp_flow *flow; /* the flow, where it is forwarded */
@@ -49,6 +49,46 @@ static MP_INLINE enum mp_reason mp_is_ours(const struct mp_flow *flow)
     return MP_FORWARDED;
 }
 
+/* Whether what this hook cannot forward meets another one before the stack, which may: TC has the kernel find neighbours. */
+static MP_INLINE int mp_is_caught(const struct mp_flow *flow)
+{
+    const struct mp_settings *settings = mp_settings_now();
+    return MP_HOOK == MP_HOOK_XDP && settings && (flow->hooks & settings->live_hooks & (1 << MP_HOOK_TC));
+}
+
+static MP_INLINE uint16_t mp_stamp(const struct mp_settings *settings)
+{
+    return (uint16_t)(mp_tick(mp_now()) + settings->generation);
+}
+
+/* The next hop of a flow's packet: the one that is known, or as the kernel says. Another CPU may write it at the same time,
+ * and then one packet may go to the address before. */
+static MP_INLINE enum mp_reason mp_find_way(struct mp_frame *frame, const struct mp_view *view, struct mp_known_hop *known,
+                                            const struct mp_ends *ends, const struct mp_settings *settings, struct mp_hop *hop)
+{
+    uint16_t stamp = mp_stamp(settings);
+    if (known->interface && known->stamp == stamp) {
+        hop->interface = known->interface;
+        hop->resolved = 1;
+        hop->mtu = known->mtu;
+        __builtin_memcpy(hop->source, known->source, sizeof hop->source);
+        __builtin_memcpy(hop->destination, known->destination, sizeof hop->destination);
+        return mp_fits(frame, view, hop->mtu);
+    }
+    enum mp_reason reason = mp_route(frame, view, ends->source, ends->destination, hop);
+    if (reason != MP_FORWARDED)
+        return reason;
+    known->interface = 0;
+    if (hop->resolved) {
+        known->stamp = stamp;
+        known->mtu = hop->mtu > 0xffff ? 0xffff : (uint16_t)hop->mtu;
+        __builtin_memcpy(known->source, hop->source, sizeof hop->source);
+        __builtin_memcpy(known->destination, hop->destination, sizeof hop->destination);
+        known->interface = hop->interface;
+    }
+    return mp_fits(frame, view, hop->mtu);
+}
+
 /* Whether this hook may forward a packet of the flow that a key led to, and where to. */
 static MP_INLINE enum mp_reason mp_find_hop(struct mp_frame *frame, const struct mp_view *view, const struct mp_flow_ref *ref,
                                             const struct mp_settings *settings, struct mp_decision *decision)
@@ -72,7 +112,10 @@ static MP_INLINE enum mp_reason mp_find_hop(struct mp_frame *frame, const struct
     if (!mp_may_live_on(frame, view))
         return MP_TTL_EXPIRED;
     mp_new_ends(flow, decision->side, &ends);
-    return mp_route(frame, view, ends.source, ends.destination, &decision->hop);
+    reason = mp_find_way(frame, view, &flow->hop[decision->side], &ends, settings, &decision->hop);
+    if (reason != MP_FORWARDED && mp_is_caught(flow))
+        decision->has_flow = 0;
+    return reason;
 }
 
 static MP_INLINE void mp_count_flow(uint32_t service, const struct mp_settings *settings, uint64_t interval, uint64_t now,
@@ -121,6 +164,8 @@ static MP_INLINE enum mp_reason mp_begin(struct mp_frame *frame, const struct mp
     if (!mp_may_live_on(frame, view))
         return MP_TTL_EXPIRED;
     reason = mp_route(frame, view, source, &backend->address, &decision->hop);
+    if (reason == MP_FORWARDED)
+        reason = mp_fits(frame, view, decision->hop.mtu);
     if (reason != MP_FORWARDED)
         return reason;
     if (!mp_can_answer(frame, view))

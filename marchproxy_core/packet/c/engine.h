@@ -7,7 +7,7 @@
  *     mp_remove_key, mp_flow_at, mp_take_flow, mp_return_flow, mp_find_service, mp_picks_at, mp_backend_at, mp_source_at,
  *     mp_load_at, mp_settings_now, mp_atomic_add, mp_counters_of, mp_find_prefix,
  *     mp_find_pace, mp_add_pace, mp_tell;
- *   - after wire.h, checksum.h, parse.h, transport.h: mp_route, mp_can_answer, mp_note_checksum, mp_renew_checksum, and for
+ *   - after wire.h, checksum.h, parse.h, transport.h: mp_route, mp_fits, mp_can_answer, mp_note_checksum, mp_renew_checksum, and for
  *     errors mp_make_room and mp_later_sum.
  * It decides, counts, then acts. Nothing is written into a packet before all that could speak against it was asked. */
 #pragma once

@@ -147,6 +147,7 @@ static MP_INLINE enum mp_reason mp_open(const struct mp_view *view, const struct
     flow->counted = 0;
     flow->expires = mp_tick(now) + settings->opening_ticks;
     flow->seen[MP_FROM_CLIENT] = flow->seen[MP_FROM_BACKEND] = 0;
+    flow->hop[MP_FROM_CLIENT].interface = flow->hop[MP_FROM_BACKEND].interface = 0;
     flow->in_use = 1;
     enum mp_reason reason = mp_reserve(flow, backend, settings, &ref);
     if (reason == MP_FORWARDED) {

@@ -21,6 +21,7 @@ static enum mp_reason mp_route(struct mp_frame *frame, const struct mp_view *vie
 {
     static const struct mp_address every;
     (void)frame;
+    (void)view;
     (void)source;
     for (uint32_t at = 0; at < world->routes_count; at++) {
         const struct mp_plain_route *route = &world->routes[at];
@@ -29,8 +30,6 @@ static enum mp_reason mp_route(struct mp_frame *frame, const struct mp_view *vie
         if (route->reason != MP_FORWARDED)
             return route->reason;
         hop->mtu = route->mtu;
-        if (view->bytes > route->mtu)
-            return MP_TOO_BIG;
         hop->interface = route->interface;
         hop->resolved = 1;
         memcpy(hop->source, route->source, sizeof hop->source);
@@ -44,7 +43,13 @@ static int mp_can_answer(struct mp_frame *frame, const struct mp_view *view)
 {
     struct mp_hop hop;
     enum mp_reason reason = mp_route(frame, view, &view->key.destination, &view->key.source, &hop);
-    return reason == MP_FORWARDED || reason == MP_TOO_BIG;
+    return reason == MP_FORWARDED;
+}
+
+static enum mp_reason mp_fits(struct mp_frame *frame, const struct mp_view *view, uint32_t mtu)
+{
+    (void)frame;
+    return view->bytes > mtu ? MP_TOO_BIG : MP_FORWARDED;
 }
 
 static void mp_note_checksum(struct mp_frame *frame, const struct mp_view *view)

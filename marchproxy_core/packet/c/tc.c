@@ -6,6 +6,8 @@
 
 static long (*const mp_redirect_neighbour)(uint32_t interface, void *hop, int size, uint64_t flags) = (void *)BPF_FUNC_redirect_neigh;
 
+static long (*const mp_check_mtu)(void *skb, uint32_t interface, uint32_t *mtu, int32_t more, uint64_t flags) = (void *)BPF_FUNC_check_mtu;
+
 struct mp_frame {
     uint8_t *data, *end;
     uint32_t length;
@@ -24,16 +26,21 @@ enum { MP_HEADERS = 128 };
 static MP_INLINE enum mp_reason mp_route(struct mp_frame *frame, const struct mp_view *view, const struct mp_address *source,
                                          const struct mp_address *destination, struct mp_hop *hop)
 {
-    uint32_t segment = frame->skb->gso_size;
-    enum mp_reason reason = mp_ask_kernel(frame->skb, view, source, destination, segment ? 0 : view->bytes, hop);
-    if (reason == MP_NO_NEIGHBOUR)
-        return MP_FORWARDED; /* bpf_redirect_neigh() finds it */
-    if (reason == MP_FORWARDED && segment) {
-        uint32_t headers = (uint32_t)(view->l4 - view->l3) + (view->protocol == MP_TCP ? sizeof(struct mp_tcp) : sizeof(struct mp_udp));
-        if (segment + headers > hop->mtu)
-            return MP_TOO_BIG;
-    }
-    return reason;
+    enum mp_reason reason = mp_ask_kernel(frame->skb, view, source, destination, hop);
+    if (reason != MP_NO_NEIGHBOUR)
+        return reason;
+    uint32_t mtu = 0;
+    if (mp_check_mtu(frame->skb, hop->interface, &mtu, 0, 0) >= 0)
+        hop->mtu = mtu;
+    return MP_FORWARDED; /* bpf_redirect_neigh() finds it */
+}
+
+static MP_INLINE enum mp_reason mp_fits(struct mp_frame *frame, const struct mp_view *view, uint32_t mtu)
+{
+    uint32_t bytes = view->bytes, segment = frame->skb->gso_size;
+    if (segment) /* of the packets that it is cut into */
+        bytes = segment + (uint32_t)(view->l4 - view->l3) + (view->protocol == MP_TCP ? sizeof(struct mp_tcp) : sizeof(struct mp_udp));
+    return bytes > mtu ? MP_TOO_BIG : MP_FORWARDED;
 }
 
 static MP_INLINE int mp_can_answer(struct mp_frame *frame, const struct mp_view *view)

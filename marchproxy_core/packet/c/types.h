@@ -107,6 +107,15 @@ enum mp_seen {
     MP_SEEN_RESET = 4
 };
 
+/* A next hop as the kernel last told it. */
+struct mp_known_hop {
+    uint32_t interface;  /* 0: none */
+    uint16_t stamp;      /* tick and generation when it was told: with either the kernel is asked anew */
+    uint16_t mtu;
+    uint8_t source[6];
+    uint8_t destination[6];
+};
+
 /* One flow: the only value, for both of its keys. */
 struct mp_flow {
     struct mp_address client;
@@ -129,6 +138,8 @@ struct mp_flow {
     uint8_t counted;        /* written by user space, but for 0 at the opening: it has counted the flow's end */
     uint8_t seen[2];        /* by side */
     uint8_t spare[29];
+    struct mp_known_hop hop[2]; /* by side of the packet that goes there */
+    uint8_t more_spare[24];
 };
 
 struct mp_service_key {
@@ -237,6 +248,8 @@ struct mp_settings {
     uint32_t established_ticks;
     uint32_t closing_ticks;     /* both sides have sent FIN, or one RST */
     uint32_t live_hooks;        /* hooks with a program that is attached */
+    uint32_t generation;        /* of the network: another one when something changed */
+    uint32_t unused;
     uint64_t max_active;        /* over all services, as in mp_service */
     uint64_t interval;
     uint64_t burst;

@@ -68,10 +68,10 @@ def test_looking_takes_no_time_and_changes_nothing(host):
     assert "bcc" not in sys.modules
 
 
-@pytest.mark.parametrize(("kernel", "met"), [((5, 9, 16), False), ((5, 10, 0), True), ((6, 18, 1), True)])
+@pytest.mark.parametrize(("kernel", "met"), [((5, 11, 22), False), ((5, 12, 0), True), ((6, 18, 1), True)])
 def test_the_kernel_must_be_new_enough(able, kernel, met):
     host = attrs.evolve(able, kernel=kernel, kernel_release=".".join(map(str, kernel)))
-    assert ("Linux 5.10 or later" not in unmet(host)) is met
+    assert ("Linux 5.12 or later" not in unmet(host)) is met
 
 
 @pytest.mark.parametrize(
