@@ -34,8 +34,8 @@ class Build(enum.Enum):
 PLAIN = frozenset({Build.PLAIN, Build.PLAIN_PARTIAL})
 """Those whose clock stands still but for :class:`Later`."""
 KERNEL = frozenset(Build) - PLAIN
-ASK_FOR_NO_NEIGHBOUR = frozenset(Build) - {Build.TC}
-"""Those that do not forward where a link-layer address is not known; TC leaves that to the kernel."""
+WITHOUT_TC = frozenset(Build) - {Build.TC}
+"""For what TC leaves to the kernel, and for frames that the kernel does not let near a TC program."""
 PARTIAL = frozenset({Build.PLAIN_PARTIAL, Build.XDP_PARTIAL})
 
 

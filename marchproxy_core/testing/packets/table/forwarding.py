@@ -11,6 +11,7 @@ from scapy.packet import Raw
 from marchproxy_core.testing.packets.frames import ETHERNET_BYTES, FLOWS, Flow, Layer, Style
 from marchproxy_core.testing.packets.places import FRONT, FRONT_BACKEND, OTHER_CLIENT
 from marchproxy_core.testing.packets.row import Row
+from marchproxy_core.testing.packets.table.naming import name
 from marchproxy_core.testing.packets.world import TCP, WORLD, Backend, each_backend
 
 _LEAST_FRAME = 60
@@ -30,16 +31,12 @@ def rows() -> Iterator[Row]:
     yield from _of_ipv4()
 
 
-def _name(flow: Flow) -> str:
-    return f"{'TCP' if flow.protocol == TCP else 'UDP'} over IPv{flow.version}"
-
-
 def _of_every_kind(flow: Flow) -> Iterator[Row]:
-    name = _name(flow)
+    said = name(flow)
     number = WORLD.number(flow.version, flow.protocol)
     first, answer = flow.opening()
     yield Row(
-        says=f"{name}: a flow's packets go to the backend from our address, and back from the service's",
+        says=f"{said}: a flow's packets go to the backend from our address, and back from the service's",
         steps=(
             attrs.evolve(first, service=number),
             attrs.evolve(answer, service=number),
@@ -48,13 +45,13 @@ def _of_every_kind(flow: Flow) -> Iterator[Row]:
         ),
     )
     yield Row(
-        says=f"{name}: the first packet may have a payload",
+        says=f"{said}: the first packet may have a payload",
         steps=(flow.request(flow.segment("S", b"early data")), flow.reply()),
     )
     for size in (1, 2, 3, 5, 1400):
         payload = bytes(at * 7 & 255 for at in range(size))
         yield Row(
-            says=f"{name}: a payload of {size} bytes is left as it is",
+            says=f"{said}: a payload of {size} bytes is left as it is",
             steps=(
                 first,
                 flow.request(flow.segment("A", payload)),
@@ -62,7 +59,7 @@ def _of_every_kind(flow: Flow) -> Iterator[Row]:
             ),
         )
     yield Row(
-        says=f"{name}: what pads a short frame stays",
+        says=f"{said}: what pads a short frame stays",
         steps=(
             first,
             flow.request(flow.segment("A"), Style(padding=_padding(flow))),
@@ -71,21 +68,21 @@ def _of_every_kind(flow: Flow) -> Iterator[Row]:
     )
     hairpin = attrs.evolve(flow, backend=FRONT_BACKEND, back=FRONT)
     yield Row(
-        says=f"{name}: a backend may be where the clients are",
+        says=f"{said}: a backend may be where the clients are",
         world=each_backend(lambda backend: _moved(backend, flow.version), WORLD),
         steps=(hairpin.request(), hairpin.reply()),
     )
     other = attrs.evolve(flow, client=OTHER_CLIENT, client_port=40002, source_port=40002)
     yield Row(
-        says=f"{name}: the flows of two clients stay apart",
+        says=f"{said}: the flows of two clients stay apart",
         steps=(first, other.request(), other.reply(), answer, other.request(other.segment("A", b"two"))),
     )
     yield Row(
-        says=f"{name}: a hop limit of 2 is enough for the last hop",
+        says=f"{said}: a hop limit of 2 is enough for the last hop",
         steps=(flow.request(style=Style(ttl=2)), flow.reply(style=Style(ttl=2))),
     )
     yield Row(
-        says=f"{name}: a hop limit of 255 is lowered like any other",
+        says=f"{said}: a hop limit of 255 is lowered like any other",
         steps=(flow.request(style=Style(ttl=255)), flow.reply(style=Style(ttl=255))),
     )
 
@@ -103,13 +100,13 @@ def _padding(flow: Flow) -> bytes:
 
 
 def _of_tcp(flow: Flow) -> Iterator[Row]:
-    name = _name(flow)
+    said = name(flow)
     options = flow.segment("S")
     options.options = [("MSS", 1460), ("SAckOK", b""), ("Timestamp", (1, 0)), ("NOP", None), ("WScale", 7)]
     urgent = flow.segment("PAUEC", b"!")
     urgent.urgptr, urgent.window = 1, 17
     yield Row(
-        says=f"{name}: TCP options, urgent pointer and all flags are left as they are",
+        says=f"{said}: TCP options, urgent pointer and all flags are left as they are",
         steps=(flow.request(options), flow.reply(), flow.request(urgent), flow.reply(urgent)),
     )
     first, _ = flow.opening()
@@ -117,7 +114,7 @@ def _of_tcp(flow: Flow) -> Iterator[Row]:
     wrong.chksum = 0x1234
     step = flow.request(wrong)
     yield Row(
-        says=f"{name}: a packet that was broken on its way arrives broken",
+        says=f"{said}: a packet that was broken on its way arrives broken",
         steps=(first, attrs.evolve(step, outs=(_still_wrong(flow, wrong, step.frame),))),
     )
 
@@ -144,20 +141,20 @@ def _transport(flow: Flow) -> int:
 
 
 def _of_udp(flow: Flow) -> Iterator[Row]:
-    name = _name(flow)
+    said = name(flow)
     to_zero, from_zero = _balanced(flow, reply=False), _balanced(flow, reply=True)
     yield Row(
-        says=f"{name}: a checksum that comes out as 0 is sent as 0xffff, both ways",
+        says=f"{said}: a checksum that comes out as 0 is sent as 0xffff, both ways",
         steps=(flow.request(to_zero), flow.reply(from_zero)),
     )
     yield Row(
-        says=f"{name}: a datagram without payload is one",
+        says=f"{said}: a datagram without payload is one",
         steps=(flow.request(UDP()), flow.reply(UDP())),
     )
     if flow.version == 4:
         without = UDP(chksum=0) / Raw(b"unchecked")
         yield Row(
-            says=f"{name}: a datagram without a checksum has none afterwards, both ways",
+            says=f"{said}: a datagram without a checksum has none afterwards, both ways",
             steps=(flow.request(without), flow.reply(without), flow.request(flow.segment("A", b"checked"))),
         )
 
@@ -180,11 +177,11 @@ def _of_ipv4() -> Iterator[Row]:
         for kind, options in kinds:
             style = Style(header={"options": options})
             yield Row(
-                says=f"{_name(flow)}: {kind} in the IP header: left as it is",
+                says=f"{name(flow)}: {kind} in the IP header: left as it is",
                 steps=(flow.request(style=style), flow.reply(style=style)),
             )
         style = Style(header={"flags": "DF", "tos": 0xFF, "id": 0xFFFF})
         yield Row(
-            says=f"{_name(flow)}: don't-fragment, traffic class and ECN stay",
+            says=f"{name(flow)}: don't-fragment, traffic class and ECN stay",
             steps=(flow.request(style=style), flow.reply(style=style)),
         )
