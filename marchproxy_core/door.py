@@ -79,6 +79,47 @@ RuleKey = tuple[str, Prefix]
 """A service's name and a prefix."""
 
 
+class RuleOrigin(enum.StrEnum):
+    """Where a rule is from."""
+
+    SETTINGS = "settings"
+    """``DOOR_BLOCK`` or ``DOOR_ALLOW``."""
+    SERVICE = "service"
+    """A service's own ``block`` or ``allow``."""
+    COMMAND = "command"
+    """Asked for since the daemon started; set over a rule of the configuration for the same prefix."""
+
+
+@attrs.frozen(kw_only=True)
+class KnownRule:
+    """A rule that is in force."""
+
+    rule: Rule
+    origin: RuleOrigin
+    ends_at: float | None = None
+    """When it ends by itself, on trio's clock; None: never."""
+
+
+class DoorAction(enum.StrEnum):
+    """What is to become of a rule."""
+
+    ADD = "add"
+    REMOVE = "remove"
+
+
+@attrs.frozen(kw_only=True)
+class DoorChange:
+    """What an operator asks for while the daemon runs."""
+
+    action: DoorAction
+    prefix: Prefix
+    service: str = ""
+    door: Door = Door.BLOCK
+    """What to add; of a rule that is removed it says nothing."""
+    lasts_s: float | None = None
+    """Seconds until what is added ends by itself; None: never."""
+
+
 @final
 class Screen:
     """Looks clients up in rules, for tiers that ask in Python when a connection or flow begins."""

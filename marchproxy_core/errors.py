@@ -80,6 +80,10 @@ class ListenError(MarchProxyError):
     exit_status = 4
 
 
+class DoorError(MarchProxyError):
+    """A change of the rules at the front door was refused; nothing was changed."""
+
+
 class AdminError(MarchProxyError):
     """The admin API of a running daemon could not be reached or refused."""
 

@@ -321,6 +321,8 @@ class TierRow:
     requirements: tuple[Requirement, ...] = ()
     carries: tuple[str, ...] = ()
     """Names of the services it is chosen for."""
+    keeps_door: bool = False
+    """Whether it keeps to the rules at the front door."""
 
 
 @attrs.frozen(kw_only=True)

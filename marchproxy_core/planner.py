@@ -194,4 +194,5 @@ def _row(tier: TierFacts, plans: tuple[ServicePlan, ...], settings: Settings) ->
         reason=reason,
         requirements=tier.report.requirements if tier.report else (),
         carries=carries,
+        keeps_door=tier.report is not None and tier.report.keeps_door,
     )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from marchproxy_core.admin.view import ReloadResult
+from marchproxy_core.door import Door, DoorAction, RuleOrigin
 from marchproxy_core.errors import ConfigProblem
 from marchproxy_core.model import Decision, Health, Path, Requirement, ServiceStats, TierState, TierStats
 from marchproxy_core.services import Protocol
@@ -22,6 +23,7 @@ from marchproxy_core.version import version
 
 if TYPE_CHECKING:
     from marchproxy_core.admin.view import EngineView
+    from marchproxy_core.door import KnownRule
     from marchproxy_core.model import Plan, ServicePlan, TierRow
     from marchproxy_core.plugins import PluginRow
 
@@ -163,6 +165,46 @@ class DrainAnswer:
 
     draining: bool
     drain_timeout_s: float
+
+
+@attrs.frozen(kw_only=True)
+class RuleAnswer:
+    """One rule at the front door that is in force."""
+
+    prefix: str
+    door: Door
+    service: str | None
+    """The one that it is about; null: all."""
+    origin: RuleOrigin
+    ends_in_s: float | None
+    """Seconds until it ends by itself; null: never."""
+
+
+@attrs.frozen(kw_only=True)
+class DoorAnswer:
+    """``GET /admin/door``: the rules, and who keeps to them."""
+
+    rules: tuple[RuleAnswer, ...]
+    """Those of all services first, then by service and prefix."""
+    kept_by: tuple[str, ...]
+    """Tiers that run and keep to the rules, highest first."""
+    not_kept_by: tuple[str, ...]
+    """Tiers that run and do not: what they carry, they let in."""
+
+
+@attrs.frozen(kw_only=True)
+class DoorRequest:
+    """The body of ``POST /admin/door``; it is answered as a GET is, after the change."""
+
+    action: DoorAction
+    prefix: str
+    """As 192.0.2.0/24 or 2001:db8::/32, or an address, which stands for itself alone."""
+    service: str | None = None
+    """The one that it is about; null: all."""
+    door: Door = Door.BLOCK
+    """What is added; of no matter when a rule is removed."""
+    lasts_s: float | None = None
+    """Seconds until what is added ends by itself; null: never."""
 
 
 @attrs.frozen(kw_only=True)
@@ -313,6 +355,26 @@ def readyz(view: EngineView) -> ReadyzAnswer:
     """Say whether the daemon takes traffic for every service."""
     without = tuple(plan.service.name for plan in view.plan.services if plan.chosen is None)
     return ReadyzAnswer(ready=view.ready, without_tier=without)
+
+
+def door(view: EngineView, now: float) -> DoorAnswer:
+    """Read the rules at the front door, given the time on trio's clock."""
+    running = [row for row in view.plan.tiers if row.state in (TierState.CHOSEN, TierState.ARMED)]
+    return DoorAnswer(
+        rules=tuple(_rule(known, now) for known in view.door()),
+        kept_by=tuple(row.name for row in running if row.keeps_door),
+        not_kept_by=tuple(row.name for row in running if not row.keeps_door),
+    )
+
+
+def _rule(known: KnownRule, now: float) -> RuleAnswer:
+    return RuleAnswer(
+        prefix=str(known.rule.prefix),
+        door=known.rule.door,
+        service=known.rule.service or None,
+        origin=known.origin,
+        ends_in_s=None if known.ends_at is None else max(known.ends_at - now, 0.0),
+    )
 
 
 def drain(view: EngineView) -> DrainAnswer:

@@ -25,8 +25,10 @@ from starlette.types import ASGIApp
 
 from marchproxy_core.admin import answers
 from marchproxy_core.admin.guard import Guard
-from marchproxy_core.admin.schema import dump, schema
+from marchproxy_core.admin.schema import dump, read_request, schema
 from marchproxy_core.admin.view import EngineView
+from marchproxy_core.config.problems import quote
+from marchproxy_core.door import WANT, DoorChange, NotAPrefix, read_prefix
 from marchproxy_core.errors import ConfigError, MarchProxyError
 from marchproxy_core.metrics import MetricsPage, exposition
 
@@ -39,6 +41,7 @@ log = structlog.get_logger()
 
 MAX_BODY_BYTES = 65536
 BODY_TIMEOUT_S = 10.0
+MOST_LASTS_S = 365 * 86400.0
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -54,6 +57,7 @@ def make_app(view: EngineView, settings: Settings) -> ASGIApp:
             _get("/metrics", endpoints.metrics),
             _get("/healthz", endpoints.healthz),
             _get("/readyz", endpoints.readyz),
+            Route("/admin/door", endpoints.door, methods=["GET", "POST"]),
             _post("/admin/reload", endpoints.reload),
             _post("/admin/drain", endpoints.drain),
         ],
@@ -103,12 +107,17 @@ class _Endpoints:
         answer = answers.readyz(self._view)
         return _answer(answer, HTTPStatus.OK if answer.ready else HTTPStatus.SERVICE_UNAVAILABLE)
 
+    async def door(self, request: Request) -> Response:
+        if request.method == "POST":
+            self._view.change_door(_door_change(await _read_body(request)))
+        return _answer(answers.door(self._view, trio.current_time()))
+
     async def reload(self, request: Request) -> Response:
-        await _discard_body(request)
+        await _read_body(request)
         return _answer(await self._view.reload())
 
     async def drain(self, request: Request) -> Response:
-        await _discard_body(request)
+        await _read_body(request)
         answer = answers.drain(self._view)
         return _Then(_answer(answer, HTTPStatus.ACCEPTED), self._view.drain)
 
@@ -135,24 +144,53 @@ class _Then(Response):
             self._call()
 
 
-async def _discard_body(request: Request) -> None:
-    """Read what the client sends and drop it: no endpoint takes a body yet.
+async def _read_body(request: Request) -> bytes:
+    """Read what the client sends.
 
     Raises:
         HTTPException: 413 for more than 64 KiB, 408 when it takes longer than 10 s.
     """
-    size = 0
+    body = b""
     try:
         with trio.fail_after(BODY_TIMEOUT_S):
             async with aclosing(request.stream()) as chunks:
                 async for chunk in chunks:
-                    size += len(chunk)
-                    if size > MAX_BODY_BYTES:
+                    body += chunk
+                    if len(body) > MAX_BODY_BYTES:
                         raise HTTPException(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
     except trio.TooSlowError:
         raise HTTPException(408, f"the body took longer than {BODY_TIMEOUT_S:.0f} s") from None
     except ClientDisconnect:
         raise HTTPException(400, "the body was cut off") from None
+    return body
+
+
+def _door_change(body: bytes) -> DoorChange:
+    """Read what is asked of the front door.
+
+    Raises:
+        HTTPException: 400: it is not such a body; 422: its prefix is none.
+    """
+    try:
+        asked = read_request(body, answers.DoorRequest)
+    except ValueError as error:
+        raise HTTPException(400, str(error)) from None
+    if asked.lasts_s is not None and not 0 < asked.lasts_s <= MOST_LASTS_S:
+        raise HTTPException(
+            422, f"lasts_s: got {asked.lasts_s:g}, want seconds above 0, at most {MOST_LASTS_S:g}"
+        )
+    try:
+        prefix = read_prefix(asked.prefix)
+    except NotAPrefix as error:
+        hint = f"; did you mean {error.nearest}?" if error.nearest else ""
+        raise HTTPException(422, f"prefix: got {quote(asked.prefix)}, want {WANT}{hint}") from None
+    return DoorChange(
+        action=asked.action,
+        prefix=prefix,
+        service=asked.service or "",
+        door=asked.door,
+        lasts_s=asked.lasts_s,
+    )
 
 
 def problem(status: int, detail: str, error: ConfigError | None = None) -> Response:

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import attrs
-from cattrs import Converter
+from cattrs import Converter, transform_error
 from cattrs.errors import BaseValidationError
 
 from marchproxy_core.admin import answers
@@ -34,6 +34,8 @@ ANSWERS: Mapping[str, Mapping[str, type]] = {
     "GET /admin/acceleration": {"200": answers.AccelerationAnswer},
     "GET /admin/rules/classification": {"200": answers.ClassificationAnswer},
     "GET /admin/backends/health": {"200": answers.BackendsAnswer},
+    "GET /admin/door": {"200": answers.DoorAnswer},
+    "POST /admin/door": {"200": answers.DoorAnswer},
     "POST /admin/reload": {"200": answers.ReloadAnswer},
     "POST /admin/drain": {"202": answers.DrainAnswer},
     "GET /healthz": {"200": answers.HealthzAnswer},
@@ -42,14 +44,19 @@ ANSWERS: Mapping[str, Mapping[str, type]] = {
 """Every JSON answer by endpoint and status; all other statuses are a :class:`~answers.Problem`."""
 
 
-def _converter() -> Converter:
-    converter = Converter()
+REQUESTS: Mapping[str, type[attrs.AttrsInstance]] = {"POST /admin/door": answers.DoorRequest}
+"""Every JSON body by endpoint."""
+
+
+def _converter(*, strict: bool = False) -> Converter:
+    converter = Converter(forbid_extra_keys=strict)
     converter.register_unstructure_hook(datetime, lambda moment: moment.isoformat())
     converter.register_structure_hook(datetime, lambda text, _: datetime.fromisoformat(text))
     return converter
 
 
-_CONVERTER = _converter()
+_CONVERTER = _converter()  # an answer of a later version may say more
+_STRICT = _converter(strict=True)
 
 
 def dump(answer: object) -> bytes:
@@ -69,19 +76,39 @@ def read(text: bytes | str, want: type[T]) -> T:
         raise ValueError(f"not a {want.__name__}: {error}") from error
 
 
+def read_request(text: bytes, want: type[T]) -> T:
+    """Read the body of a request.
+
+    Raises:
+        ValueError: It is not JSON, or not such a body; the text says what is wrong with it, for the sender.
+    """
+    try:
+        body = json.loads(text)
+    except (RecursionError, ValueError):
+        body = None
+    if not isinstance(body, dict):
+        raise ValueError("not a JSON object, as GET /admin/schema describes it")  # noqa: TRY004 - what the sender did
+    try:
+        return _STRICT.structure(body, want)
+    except BaseValidationError as error:
+        raise ValueError("; ".join(transform_error(error, path="body"))) from error
+
+
 def schema() -> dict[str, Json]:
-    """Return the schema document: a definition per class, and which endpoint answers which with what status."""
+    """Return the schema document: a definition per class, which endpoint answers with which, and what it takes."""
     definitions: dict[str, Json] = {}
     endpoints: dict[str, Json] = {}
     for endpoint, by_status in ANSWERS.items():
         refs: dict[str, Json] = {s: _describe(cls, definitions) for s, cls in by_status.items()}
         refs["default"] = _describe(answers.Problem, definitions)
         endpoints[endpoint] = refs
+    requests: dict[str, Json] = {endpoint: _describe(cls, definitions) for endpoint, cls in REQUESTS.items()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Answers of MarchProxy's admin API",
         "$defs": definitions,
         "endpoints": endpoints,
+        "requests": requests,
     }
 
 
@@ -112,7 +139,12 @@ def _describe_class(cls: type[attrs.AttrsInstance], definitions: dict[str, Json]
             "type": "object",
             "description": (cls.__doc__ or "").split("\n\n")[0],
             "properties": {name: _describe(hints[name], definitions) for name in names},
-            "required": [*names],
+            "required": [
+                field.name
+                for field in attrs.fields(cls)
+                if field.default is attrs.NOTHING
+                or cls not in REQUESTS.values()  # an answer has all of its fields
+            ],
             "additionalProperties": False,
         }
     return {"$ref": f"#/$defs/{cls.__name__}"}

@@ -1,4 +1,4 @@
-"""What the admin API and the metrics see of the engine, and the two things they may ask of it.
+"""What the admin API and the metrics see of the engine, and the few things they may ask of it.
 
 The engine implements :class:`EngineView`; tests implement it with values of their own. Nothing here has code.
 """
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from marchproxy_core.backends import HealthBoard
     from marchproxy_core.config import Config
+    from marchproxy_core.door import DoorChange, KnownRule
     from marchproxy_core.model import Plan, TierStats
     from marchproxy_core.plugins import PluginRow
 
@@ -88,6 +89,18 @@ class EngineView(Protocol):
         Raises:
             ConfigError: The new configuration has problems; nothing was changed.
             ListenError: A new address could not be opened; nothing was changed.
+        """
+        ...
+
+    def door(self) -> tuple[KnownRule, ...]:
+        """Return the rules at the front door that are in force."""
+        ...
+
+    def change_door(self, change: DoorChange) -> None:
+        """Add or remove a rule; tiers hear of it before this returns.
+
+        Raises:
+            DoorError: It cannot be; nothing was changed.
         """
         ...
 

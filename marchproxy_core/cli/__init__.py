@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from marchproxy_core.cli.blocking import block
 from marchproxy_core.cli.failures import Commands
 from marchproxy_core.cli.looking import check, explain, plugins
 from marchproxy_core.cli.running import drain, reload, run, status
@@ -19,5 +20,5 @@ def main() -> None:
     """Proxy TCP, UDP and HTTP services, each on the fastest tier that this host really has."""
 
 
-for command in (run, check, explain, status, plugins, reload, drain, logs):
+for command in (run, check, explain, status, plugins, reload, drain, block, logs):
     main.add_command(command)

@@ -10,7 +10,7 @@ from typing import TypeVar
 import attrs
 
 from marchproxy_core.admin.answers import Problem
-from marchproxy_core.admin.schema import read
+from marchproxy_core.admin.schema import dump, read
 from marchproxy_core.errors import AdminError, ConfigError
 
 T = TypeVar("T")
@@ -45,17 +45,25 @@ class AdminClient:
         """
         return self._ask("GET", path, want, statuses, _TIMEOUT_S)
 
-    def post(self, path: str, want: type[T], status: int = 200) -> T:
-        """Have something done, with the token when there is one.
+    def post(self, path: str, want: type[T], status: int = 200, body: attrs.AttrsInstance | None = None) -> T:
+        """Have something done, with the token when there is one, and with a body when it takes one.
 
         Raises:
             AdminError: No daemon answers there, or it refused.
             ConfigError: The daemon refused its new configuration; has all the problems.
         """
-        return self._ask("POST", path, want, (status,), _POST_TIMEOUT_S)
+        return self._ask("POST", path, want, (status,), _POST_TIMEOUT_S, dump(body) if body else None)
 
-    def _ask(self, method: str, path: str, want: type[T], statuses: tuple[int, ...], timeout_s: float) -> T:
-        status, body = self._exchange(method, path, timeout_s)
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        want: type[T],
+        statuses: tuple[int, ...],
+        timeout_s: float,
+        sent: bytes | None = None,
+    ) -> T:
+        status, body = self._exchange(method, path, timeout_s, sent)
         try:
             if status in statuses:
                 return read(body, want)
@@ -73,13 +81,15 @@ class AdminClient:
         fix = " - fix: set ADMIN_TOKEN to the daemon's token" if problem.status == 401 else ""
         return AdminError(f"{self.address} refused: {problem.detail}{fix}")
 
-    def _exchange(self, method: str, path: str, timeout_s: float) -> tuple[int, bytes]:
+    def _exchange(self, method: str, path: str, timeout_s: float, sent: bytes | None) -> tuple[int, bytes]:
         connection = self._connect(timeout_s)
         headers = {"Accept": "application/json"}
+        if sent is not None:
+            headers["Content-Type"] = "application/json"
         if self.token is not None:
             headers["Authorization"] = f"Bearer {self.token}"
         try:
-            connection.request(method, path, headers=headers)
+            connection.request(method, path, sent, headers)
             response = connection.getresponse()
             body = response.read(_MAX_ANSWER_BYTES + 1)
         except TimeoutError as error:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from marchproxy_core.config import Settings
+    from marchproxy_core.door import Rule
     from marchproxy_core.model import BackendView, Carries, Listener, Plan
     from marchproxy_core.services import Service
 
@@ -23,6 +24,7 @@ def tables(
     backends: Callable[[Service], tuple[BackendView, ...]],
     listeners: Callable[[Service], tuple[Listener, ...]],
     settings: Settings,
+    door: tuple[Rule, ...] = (),
     draining: tuple[Service, ...] = (),
 ) -> dict[str, ServiceTable]:
     """Say what every tier has to carry, by tier.
@@ -34,6 +36,7 @@ def tables(
         backends: The backends of a service as they are now.
         listeners: The open listeners of a service.
         settings: The settings in force.
+        door: The rules at the front door.
         draining: Services that are going away; every tier keeps what is established of them.
     """
     result: dict[str, dict[str, Assignment]] = {tier: {} for tier in carries}
@@ -53,4 +56,4 @@ def tables(
     for service in draining:
         for assignments in result.values():
             assignments.setdefault(service.name, Assignment(service=service, role=Role.DRAINING, backends=()))
-    return {tier: ServiceTable(assignments, settings) for tier, assignments in result.items()}
+    return {tier: ServiceTable(assignments, settings, door) for tier, assignments in result.items()}

@@ -32,6 +32,7 @@ from marchproxy_core.services import Service
 from marchproxy_core.table import Table
 
 if TYPE_CHECKING:
+    from marchproxy_core.door import DoorChange, KnownRule
     from marchproxy_core.model import BackendObservation, Plan, TierStats
 
 log = structlog.get_logger()
@@ -106,6 +107,18 @@ class Daemon:
         logs.set_level(config.settings.log_level, debug=config.settings.proxy_debug)
         self.board.configure(config.services, now=trio.current_time())
         self.services.publish(config.services)
+
+    def door(self) -> tuple[KnownRule, ...]:
+        """Return the rules at the front door."""
+        return self.engine.door.known
+
+    def change_door(self, change: DoorChange) -> None:
+        """Add or remove a rule at the front door.
+
+        Raises:
+            DoorError: It cannot be; nothing was changed.
+        """
+        self.engine.change_door(change)
 
     def drain(self) -> None:
         """Take nothing new and end when connections have ended, or after ``DRAIN_TIMEOUT``."""

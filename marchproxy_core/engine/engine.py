@@ -17,13 +17,15 @@ import trio
 from pyroute2 import NetlinkError
 
 from marchproxy_core.config import Config
+from marchproxy_core.door import DoorAction, DoorChange, KnownRule
 from marchproxy_core.engine.asking import ask_tier, ask_tiers, is_unsure, probe_tier
 from marchproxy_core.engine.assigning import tables
+from marchproxy_core.engine.door import FrontDoor
 from marchproxy_core.engine.netwatch import watch_interfaces
 from marchproxy_core.engine.pauses import Pauses
 from marchproxy_core.engine.supervisor import Supervisor
 from marchproxy_core.engine.watchdog import Watchdog
-from marchproxy_core.errors import ListenError
+from marchproxy_core.errors import DoorError, ListenError
 from marchproxy_core.host import HostFacts
 from marchproxy_core.listeners import ListenerSet
 from marchproxy_core.metrics import CounterHistory
@@ -77,6 +79,7 @@ class Engine:
     ready: bool = False
     moves: Counter[tuple[str, str, str]] = attrs.field(factory=Counter)
     """How often a service moved, by tier left, tier taken and reason."""
+    door: FrontDoor = attrs.field(default=attrs.Factory(lambda self: FrontDoor(self.config), takes_self=True))
     _facts: tuple[TierFacts, ...] = ()
     _possible: Plan = attrs.field(default=Plan(tiers=(), services=()))
     _supervisors: dict[str, Supervisor] = attrs.field(factory=dict)
@@ -152,10 +155,38 @@ class Engine:
             gone = tuple(service for service in self.config.services if service.name not in stay)
             self._leaving = tuple(one for one in self._leaving if one.name not in stay) + gone
             self.config, self._facts, self._possible = config, facts, possible
+            self.door.adopt(config)
             self.adopted(config)
             self._carry_on(self._nursery, "reloaded")
             self._nursery.start_soon(self._see_off, gone)
             self._nursery.start_soon(self._ask_again, self._nursery)
+
+    def change_door(self, change: DoorChange) -> KnownRule:
+        """Add or remove a rule at the front door; tiers hear of it at once.
+
+        Raises:
+            DoorError: It cannot be; nothing was changed.
+        """
+        if self._nursery is None or not self.ready:
+            raise DoorError("the daemon is starting or draining - fix: try again when it is ready")
+        known = self.door.change(change, trio.current_time())
+        rule = known.rule
+        told = {"prefix": str(rule.prefix), "door": rule.door.value, "service": rule.service}
+        if change.action is DoorAction.REMOVE:
+            log.info("door.rule_removed", **told)
+        else:
+            log.info("door.rule_added", **told, lasts_s=change.lasts_s)
+            if known.ends_at is not None:
+                self._nursery.start_soon(self._lapse, known, known.ends_at)
+        self._publish()
+        return known
+
+    async def _lapse(self, known: KnownRule, ends_at: float) -> None:
+        await trio.sleep_until(ends_at)
+        if self.door.lapse(known):
+            rule = known.rule
+            log.info("door.rule_lapsed", prefix=str(rule.prefix), door=rule.door.value, service=rule.service)
+            self._publish()
 
     def refresh_backends(self) -> None:
         """Tell the tiers how the backends are now."""
@@ -295,6 +326,7 @@ class Engine:
             backends=self.backends,
             listeners=self.listeners.of,
             settings=self.config.settings,
+            door=self.door.rules,
             draining=self._leaving,
         )
         for tier, supervisor in self._supervisors.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import attrs
 import httpx
@@ -14,6 +15,7 @@ from marchproxy_core.admin.server import serve_admin
 from marchproxy_core.admin.view import ReloadResult
 from marchproxy_core.backends import HealthBoard
 from marchproxy_core.config import Config, Settings, UnixAddress
+from marchproxy_core.engine.door import FrontDoor
 from marchproxy_core.errors import TierFault
 from marchproxy_core.model import (
     Candidate,
@@ -29,6 +31,9 @@ from marchproxy_core.model import (
 )
 from marchproxy_core.plugins import PluginRow
 from marchproxy_core.services import Auth, AuthType, Backend, Endpoint, Protocol, Service
+
+if TYPE_CHECKING:
+    from marchproxy_core.door import DoorChange, KnownRule
 
 LOOPBACK = Endpoint.parse("127.0.0.1:1")
 ANY_PORT = attrs.evolve(LOOPBACK, port=0)
@@ -83,6 +88,7 @@ PLAN = Plan(
                 Requirement(need="a driver with XDP", have="could not ask", met=None),
             ),
         ),
+        TierRow(name="ebpf", order=500, state=TierState.ARMED, reason="below", keeps_door=True),
         TierRow(
             name="sockets", order=700, state=TierState.CHOSEN, reason="carries 2 of 3", carries=("web", "dns")
         ),
@@ -108,6 +114,7 @@ class FakeEngine:
     on_reload: Callable[[], ReloadResult] = ReloadResult
     reloads: int = 0
     drained: trio.Event = attrs.field(factory=trio.Event)
+    _front_door: FrontDoor | None = None
 
     @property
     def plugins(self) -> tuple[PluginRow, ...]:
@@ -134,6 +141,18 @@ class FakeEngine:
         await trio.lowlevel.checkpoint()
         self.reloads += 1
         return self.on_reload()
+
+    @property
+    def front_door(self) -> FrontDoor:
+        if self._front_door is None:
+            self._front_door = FrontDoor(self.config)
+        return self._front_door
+
+    def door(self) -> tuple[KnownRule, ...]:
+        return self.front_door.known
+
+    def change_door(self, change: DoorChange) -> None:
+        self.front_door.change(change, trio.current_time())
 
     def drain(self) -> None:
         self.drained.set()

@@ -39,7 +39,10 @@ def state_of(engine):
 async def test_schema_is_itself_a_valid_schema(client):
     document = (await client.get("/admin/schema")).json()
     jsonschema.Draft202012Validator.check_schema(document)
-    assert set(document["endpoints"]) == {f"GET {path}" for path in GETS} | {f"POST {path}" for path in POSTS}
+    reading, acting = (*GETS, "/admin/door"), (*POSTS, "/admin/door")
+    assert set(document["endpoints"]) == {f"GET {path}" for path in reading} | {
+        f"POST {path}" for path in acting
+    }
 
 
 @pytest.mark.parametrize("path", GETS)
@@ -184,6 +187,65 @@ async def test_fault_in_the_engine_is_a_500_without_details_and_the_api_lives_on
         assert "division" not in response.text
         assert (await client.get("/healthz")).status_code == 200
     assert [line["event"] for line in lines if line["log_level"] == "error"] == ["admin.request_failed"]
+
+
+async def change_door(client, **body):
+    """Ask for a change that fits the schema of requests."""
+    document = (await client.get("/admin/schema")).json()
+    part = {**document["requests"]["POST /admin/door"], "$defs": document["$defs"]}
+    jsonschema.Draft202012Validator(part).validate(body)
+    return await client.post("/admin/door", json=body)
+
+
+async def test_rules_at_the_door_come_are_listed_and_go(client):
+    added = await change_door(client, action="add", prefix="198.51.100.0/24")
+    await change_door(client, action="add", prefix="2001:db8::7", service="web", door="allow", lasts_s=60)
+    listed = await client.get("/admin/door")
+    for response in (added, listed):
+        assert response.status_code == 200
+        await validate(client, response)
+    block, allow = listed.json()["rules"]
+    assert block == {
+        "prefix": "198.51.100.0/24",
+        "door": "block",
+        "service": None,
+        "origin": "command",
+        "ends_in_s": None,
+    }
+    assert (allow["prefix"], allow["door"], allow["service"]) == ("2001:db8::7/128", "allow", "web")
+    assert 50 < allow["ends_in_s"] <= 60
+    assert (listed.json()["kept_by"], listed.json()["not_kept_by"]) == (["ebpf"], ["sockets"])
+    left = await change_door(client, action="remove", prefix="198.51.100.0/24")
+    assert [rule["prefix"] for rule in left.json()["rules"]] == ["2001:db8::7/128"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "wants"),
+    [
+        (b"", 400, "not a JSON object"),
+        (b"[1]", 400, "not a JSON object"),
+        (b'{"prefix": "10.0.0.0/8"}', 400, "action"),
+        (b'{"action": "burn", "prefix": "10.0.0.0/8"}', 400, "action"),
+        (b'{"action": "add", "prefix": "10.0.0.0/8", "port": 80}', 400, "port"),
+        (b'{"action": "add", "prefix": "10.0.0.1/8"}', 422, "did you mean 10.0.0.0/8?"),
+        (b'{"action": "add", "prefix": "::ffff:10.0.0.1"}', 422, "did you mean 10.0.0.1/32?"),
+        (b'{"action": "add", "prefix": "10.0.0.0/8", "lasts_s": -1}', 422, "want seconds above 0"),
+        (b'{"action": "add", "prefix": "10.0.0.0/8", "lasts_s": NaN}', 422, "want seconds above 0"),
+        (b'{"action": "add", "prefix": "10.0.0.0/8", "service": "wep"}', 422, "did you mean web?"),
+        (b'{"action": "remove", "prefix": "10.0.0.0/8"}', 422, "no rule for 10.0.0.0/8"),
+    ],
+)
+async def test_what_the_door_does_not_take_is_told_and_changes_nothing(engine, client, body, status, wants):
+    response = await client.post("/admin/door", content=body)
+    assert response.status_code == status
+    assert wants in response.json()["detail"]
+    assert engine.door() == ()
+    await validate(client, response)
+
+
+async def test_the_door_takes_nothing_but_get_and_post(client):
+    response = await client.put("/admin/door", json={})
+    assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD, POST")
 
 
 async def test_drain_is_accepted_and_begins(engine, client):

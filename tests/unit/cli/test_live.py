@@ -33,7 +33,7 @@ async def test_status_as_json(engine, ask):
     result = await ask("status", "--json", "--admin", engine.address)
     report = json.loads(result.stdout)
     assert set(report) == {"daemon", "ready", "tiers", "services", "backends"}
-    assert [tier["name"] for tier in report["tiers"]] == ["xdp", "sockets", "torn"]
+    assert [tier["name"] for tier in report["tiers"]] == ["xdp", "ebpf", "sockets", "torn"]
 
 
 async def test_status_of_a_daemon_that_is_not_ready_is_shown(engine, ask):
@@ -81,6 +81,31 @@ async def test_refused_reload_gives_a_line_for_each_problem_and_status_2(engine,
     result = await ask("reload", "--admin", engine.address)
     assert result.exit_code == 2
     assert result.stderr == "error: a:1: x: got 1, want 2\nerror: a:2: y: got 1, want \\x1b[2J\n"
+
+
+async def test_block_adds_lists_and_removes(engine, ask):
+    added = await ask("block", "add", "198.51.100.0/24", "--admin", engine.address)
+    assert (added.exit_code, added.stdout) == (
+        0,
+        "blocked: 198.51.100.0/24\nkept by: ebpf\nnot kept by: sockets\n",
+    )
+    more = ("--service", "web", "--allow", "--for", "10m", "--admin", engine.address)
+    allowed = await ask("block", "add", "2001:db8::7", *more)
+    assert allowed.stdout.splitlines()[0] == "let in: 2001:db8::7/128 to service web"
+    listed = (await ask("block", "list", "--admin", engine.address)).stdout.splitlines()
+    rows = [line.split() for line in listed]
+    assert ["198.51.100.0/24", "block", "all", "command", "-"] in rows
+    assert any(row[:4] == ["2001:db8::7/128", "allow", "web", "command"] for row in rows)
+    removed = await ask("block", "remove", "198.51.100.0/24", "--json", "--admin", engine.address)
+    assert [rule["prefix"] for rule in json.loads(removed.stdout)["rules"]] == ["2001:db8::7/128"]
+
+
+async def test_block_that_the_daemon_refuses_is_status_5_and_what_is_no_prefix_status_2(engine, ask):
+    refused = await ask("block", "add", "10.0.0.0/8", "--service", "wep", "--admin", engine.address)
+    assert (refused.exit_code, "did you mean web?" in refused.stderr) == (5, True)
+    wrong = await ask("block", "add", "10.0.0.1/8", "--admin", engine.address)
+    assert (wrong.exit_code, "did you mean 10.0.0.0/8?" in wrong.stderr) == (2, True)
+    assert engine.door() == ()
 
 
 async def test_drain(engine, ask):
