@@ -7,7 +7,7 @@
 #pragma once
 
 #define MP_MOST_SUMMED 4096 /* bytes; an XDP frame is one page */
-#define MP_BLOCK 64
+#define MP_SUMMED_AT_ONCE 64
 
 /* Where it is; 0 never happens. */
 static MP_INLINE uint16_t *mp_transport_checksum(struct mp_frame *frame, const struct mp_view *view)
@@ -67,18 +67,18 @@ static MP_INLINE void mp_complete_checksum(struct mp_frame *frame, const struct 
     *field = 0;
     /* In blocks, since the verifier walks through each turn of a loop on each path that leads to it. */
 #pragma clang loop unroll(disable)
-    for (uint32_t count = 0; count < MP_MOST_SUMMED / MP_BLOCK; count++) {
+    for (uint32_t count = 0; count < MP_MOST_SUMMED / MP_SUMMED_AT_ONCE; count++) {
         MP_OPAQUE(left);
-        if (left < MP_BLOCK || !MP_HAS(frame, at, MP_BLOCK))
+        if (left < MP_SUMMED_AT_ONCE || !MP_HAS(frame, at, MP_SUMMED_AT_ONCE))
             break;
 #pragma clang loop unroll(full)
-        for (uint32_t word = 0; word < MP_BLOCK / 4; word++)
+        for (uint32_t word = 0; word < MP_SUMMED_AT_ONCE / 4; word++)
             sum = mp_sum(sum, ((uint32_t *)at)[word]);
-        at += MP_BLOCK;
-        left -= MP_BLOCK;
+        at += MP_SUMMED_AT_ONCE;
+        left -= MP_SUMMED_AT_ONCE;
     }
 #pragma clang loop unroll(disable)
-    for (uint32_t count = 0; count < MP_BLOCK / 4; count++) {
+    for (uint32_t count = 0; count < MP_SUMMED_AT_ONCE / 4; count++) {
         MP_OPAQUE(left);
         if (left < 4 || !MP_HAS(frame, at, 4))
             break;
