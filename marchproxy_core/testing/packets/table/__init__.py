@@ -5,14 +5,23 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from marchproxy_core.testing.packets.table import extensions, forwarding, passing, ports, states
+from marchproxy_core.testing.packets.table import (
+    doors,
+    extensions,
+    forwarding,
+    limits,
+    passing,
+    ports,
+    states,
+)
 
 if TYPE_CHECKING:
     from marchproxy_core.testing.packets.row import Row
+
+SUBJECTS = (forwarding, passing, extensions, ports, limits, doors, states)
 
 
 @functools.cache
 def rows() -> tuple[Row, ...]:
     """Return the whole table; made by scapy at the first call."""
-    subjects = (forwarding, passing, extensions, ports, states)
-    return tuple(row for subject in subjects for row in subject.rows())
+    return tuple(row for subject in SUBJECTS for row in subject.rows())
