@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, final
 
 from marchproxy_core.bpf import delete_many
@@ -91,6 +91,19 @@ class FlowBook:
         """Return those of the flows that are TCP and that no backend has sent anything in."""
         protocols, answers = self._column("protocol"), self._column("seen", 1)
         return [at for at in places if protocols[at] == _TCP and not answers[at]]
+
+    def share(self, hooks: Mapping[int, int]) -> None:
+        """Let more hooks forward the flows of services.
+
+        Args:
+            hooks: Their bits, by the services' numbers; those that may already still do.
+        """
+        services, known = self.services(), self._column("hooks")
+        at_hooks = layout.FLOW.offset("hooks")
+        for place in self.live():
+            wanted = known[place] | hooks.get(services[place], 0)
+            if wanted != known[place]:
+                self._bytes[place * flow_stride() + at_hooks] = wanted
 
     def end(self, places: list[int]) -> None:
         """End flows: from here on the engine knows them no more."""

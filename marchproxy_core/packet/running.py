@@ -101,6 +101,7 @@ class PacketAttachment(Attachment):
                     "bring them up, or change the setting",
                 )
         self.seat.stand_on(wanted)
+        self.engine.control.has_program(self.hook)
         self.interfaces = frozenset(wanted.values())
         return arrangement
 

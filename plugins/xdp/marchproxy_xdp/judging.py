@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 FRAGS_KERNEL = (5, 18, 0)
 PAGE_MTU = 3498
 """Bytes: a page of 4096 less 256 of headroom, 320 of ``struct skb_shared_info`` and 22 of Ethernet and VLAN headers."""
+MOST_IN_PIECES = 10240
+"""Bytes of a packet whose checksum is finished anew, in several pieces: MP_MOST_IN_PIECES of c/xdp.c."""
 _LEAVE_CHECKSUMS = frozenset({"hv_netvsc", "tun", "veth", "vif", "virtio_net", "vmxnet3"})
 """Drivers of links within one machine, whose senders may leave checksums to be finished by nobody."""
 _WISHES = {Wish.NATIVE: XdpMode.DRIVER, Wish.SKB: XdpMode.GENERIC, Wish.HW: XdpMode.HARDWARE}
@@ -53,8 +55,12 @@ def mode_for(wish: Wish | None, places: Iterable[Place]) -> XdpMode:
 
 
 def build_for(place: Place, mode: XdpMode, kernel: tuple[int, int, int]) -> Build:
-    """Say which build an interface needs."""
-    takes_pieces = mode is XdpMode.GENERIC or place.has(Feature.RX_SG) is not False
+    """Say which build an interface needs.
+
+    In generic mode the kernel makes one piece of each frame for a program that takes no more. For others, since Linux
+    6.9, it makes a new buffer without ``mac_len`` (skb_pp_cow_data()), and a TC program then sees no Ethernet header.
+    """
+    takes_pieces = mode is not XdpMode.GENERIC and place.has(Feature.RX_SG) is not False
     return Build(
         partial=not place.driver or place.driver in _LEAVE_CHECKSUMS,
         frags=kernel >= FRAGS_KERNEL and takes_pieces,
@@ -76,9 +82,17 @@ def needs_of(place: Place, mode: XdpMode) -> tuple[Requirement, ...]:
         found.append(_no_receiver(place))
     if place.lro:
         found.append(_lro(place))
-    if place.mtu > PAGE_MTU and place.has(Feature.RX_SG) is False:
-        found.append(_too_large(place))
+    most = _most_bytes(place)
+    if most is not None and place.mtu > most:
+        found.append(_too_large(place, most))
     return tuple(found)
+
+
+def _most_bytes(place: Place) -> int | None:
+    """The largest MTU that an interface may have; None when nothing is known to be against any."""
+    if place.has(Feature.RX_SG) is False:
+        return PAGE_MTU
+    return MOST_IN_PIECES - 64 if place.driver in _LEAVE_CHECKSUMS else None
 
 
 def loss_on(place: Place, mode: XdpMode) -> str:
@@ -169,9 +183,9 @@ def _lro(place: Place) -> Requirement:
     )
 
 
-def _too_large(place: Place) -> Requirement:
+def _too_large(place: Place, most: int) -> Requirement:
     return Requirement(
-        need=f"an MTU of {PAGE_MTU} at most on {place.name}: its driver's XDP takes frames of one page",
+        need=f"an MTU of {most} at most on {place.name}, for XDP in its driver",
         have=f"MTU {place.mtu}",
         fix=f"ip link set dev {place.name} mtu 1500",
         met=False,
