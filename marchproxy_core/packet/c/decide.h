@@ -218,12 +218,12 @@ static MP_INLINE int mp_has_ports(const struct mp_view *view)
     return view->protocol == MP_TCP || view->protocol == MP_UDP;
 }
 
-/* What becomes of the packet in view, and why. */
+/* What becomes of the packet in view, and why; the decision has what the parser found. */
 static MP_INLINE void mp_decide(struct mp_frame *frame, const struct mp_view *view, struct mp_quote *quote,
                                 struct mp_decision *decision)
 {
     const struct mp_settings *settings = mp_settings_now();
-    enum mp_reason reason = settings ? mp_screen(view, settings) : MP_FAULT;
+    enum mp_reason reason = settings ? mp_screen(view, settings, decision->reason) : MP_FAULT;
     if (settings && reason == MP_FORWARDED) {
         if (mp_has_ports(view))
             reason = mp_decide_packet(frame, view, settings, decision);

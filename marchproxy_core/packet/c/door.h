@@ -41,14 +41,20 @@ static MP_INLINE enum mp_reason mp_keep_pace(const struct mp_view *view, const s
     return MP_FORWARDED;
 }
 
-/* What is asked of every packet, before anything is looked up. */
-static MP_INLINE enum mp_reason mp_screen(const struct mp_view *view, const struct mp_settings *settings)
+/* Whether the parser, which did not get to the end, has read who sends to whom: a fragment is to be blocked too. */
+static MP_INLINE int mp_has_addresses(enum mp_reason found)
 {
-    if (settings->doors & MP_DROP_MALFORMED && mp_is_nonsense(view))
+    return found == MP_FRAGMENT || found == MP_UNKNOWN_EXTENSION;
+}
+
+/* What is asked of every packet, before anything is looked up; what the parser found stays, unless it is kept out. */
+static MP_INLINE enum mp_reason mp_screen(const struct mp_view *view, const struct mp_settings *settings, enum mp_reason found)
+{
+    if (settings->doors & MP_DROP_MALFORMED && found == MP_FORWARDED && mp_is_nonsense(view))
         return MP_MALFORMED;
     if (settings->doors & MP_HAS_PREFIXES && mp_door_of(view, 0) == MP_BLOCK)
         return MP_BLOCKED;
-    return MP_FORWARDED;
+    return found;
 }
 
 /* What is asked of a client's packet to a service, when it would begin a flow and when it has one. */

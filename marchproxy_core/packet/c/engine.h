@@ -70,7 +70,7 @@ static MP_INLINE void mp_process(struct mp_frame *frame, struct mp_decision *dec
     struct mp_quote quote = {};
     decision->reason = mp_parse(frame, &view);
     decision->verdict = MP_PASS;
-    if (decision->reason == MP_FORWARDED)
+    if (decision->reason == MP_FORWARDED || mp_has_addresses(decision->reason))
         mp_decide(frame, &view, &quote, decision);
     else if (decision->reason == MP_MALFORMED)
         decision->verdict = mp_judge_malformed();

@@ -6,11 +6,12 @@ import ipaddress
 from collections.abc import Iterator
 
 import attrs
+from scapy.layers.inet6 import IPv6ExtHdrFragment, IPv6ExtHdrRouting
 
 from marchproxy_core.packet import layout
 from marchproxy_core.packet.layout import address_bytes
 from marchproxy_core.packet.reasons import Reason
-from marchproxy_core.testing.packets.frames import FLOWS, Flow, echo
+from marchproxy_core.testing.packets.frames import FLOWS, Flow, Style, echo
 from marchproxy_core.testing.packets.places import BACK, OTHER_CLIENT, VERSIONS
 from marchproxy_core.testing.packets.row import Later, Rearranged, Row, dropped
 from marchproxy_core.testing.packets.table.naming import name
@@ -37,6 +38,7 @@ def rows() -> Iterator[Row]:
         yield from _paced(flow)
         if flow.protocol == TCP_NUMBER:
             yield from _nonsense(flow)
+        yield _blocked_fragments(flow)
     for version in VERSIONS:
         yield _blocked_ping(version)
 
@@ -86,6 +88,26 @@ def _blocked(flow: Flow) -> Iterator[Row]:
             ),
             flow.reply(flow.segment("A")),
         ),
+    )
+
+
+def _blocked_fragments(flow: Flow) -> Row:
+    leg, segment = flow.from_client, flow.segment()
+    styles = (
+        (Style(header={"flags": "MF"}), Style(header={"flags": "MF", "frag": 3}))
+        if flow.version == 4
+        else (
+            Style(between=(IPv6ExtHdrFragment(m=1, id=7),)),
+            Style(between=(IPv6ExtHdrRouting(segleft=1, addresses=["2001:db8::9"]),)),
+        )
+    )
+    return Row(
+        says=f"{name(flow)}: what is blocked is kept out in fragments too, and where it cannot be read to its end",
+        world=_world(
+            _prefix(_WIDE[flow.version], _BLOCK),
+            doors=_DOORS["HAS_PREFIXES"] | _DOORS["DROP_MALFORMED"],
+        ),
+        steps=tuple(dropped(leg.frame(segment, style), Reason.BLOCKED) for style in styles),
     )
 
 
