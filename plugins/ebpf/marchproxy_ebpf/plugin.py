@@ -31,6 +31,7 @@ def probe(host: HostFacts, settings: Settings) -> ProbeReport:
     return ProbeReport(
         order=ORDER,
         carries=Carries.PACKETS,
+        keeps_door=True,
         requirements=(*requirements(host), *_interfaces(host, settings)),
     )
 

@@ -34,6 +34,7 @@ def report(host: HostFacts, settings: Settings) -> ProbeReport:
     return ProbeReport(
         order=ORDER,
         carries=Carries.PACKETS,
+        keeps_door=True,
         requirements=(*requirements(host), *needs),
         loses="" if settings.xdp_mode else _loses(places, mode, all_count=bool(named)),
     )
