@@ -123,7 +123,7 @@ class PlainEngine:
         route.reason, route.interface, route.mtu = reason, interface, mtu
         route.source, route.destination_mac = list(source_mac), list(destination_mac)
         if self._lib.mp_plain_add_route(self._world, route):
-            raise OverflowError("the plain build keeps 16 routes")
+            raise OverflowError("the plain build keeps 32 routes")
 
     def put(self, table: str, key: bytes, value: bytes, *, fresh: bool = False) -> bool:
         """Write an entry of a table, named as in ``enum mp_table`` without ``MP_``.

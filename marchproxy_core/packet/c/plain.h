@@ -25,7 +25,7 @@ struct mp_plain *mp_plain_new(uint32_t flows, uint32_t services, uint32_t backen
 void mp_plain_free(struct mp_plain *plain);
 /* Time stands still but for this, in ns. */
 void mp_plain_set_time(struct mp_plain *plain, uint64_t now);
-/* 0, or -1 when there are 16 already. */
+/* 0, or -1 when there are 32 already. */
 int mp_plain_add_route(struct mp_plain *plain, const struct mp_plain_route *route);
 
 /* Tables by enum mp_table, as bpf(2) has them. Picks: a key of their table and a place, 4 bytes each.

@@ -2,7 +2,7 @@
 /* The tables of the plain build: arrays, and hashes with open addressing. */
 #pragma once
 
-enum { MP_PLAIN_ROUTES = 16, MP_PLAIN_PREFIXES = 16, MP_PLAIN_PICKS = 16385, MP_EMPTY = 0, MP_TAKEN = 1, MP_REMOVED = 2 };
+enum { MP_PLAIN_ROUTES = 32, MP_PLAIN_PREFIXES = 16, MP_PLAIN_PICKS = 16385, MP_EMPTY = 0, MP_TAKEN = 1, MP_REMOVED = 2 };
 
 struct mp_hash {
     uint32_t key_size, value_size, places, most, count;

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, final
 
 from marchproxy_core.bpf import (
+    XDP_HAS_FRAGS,
     Map,
     Program,
     ProgramType,
@@ -30,7 +31,13 @@ if TYPE_CHECKING:
     from marchproxy_core.testing.packets.ground import Ground
 
 _XDP_VERDICTS = {1: Verdict.DROP, 2: Verdict.PASS, 3: Verdict.FORWARD, 4: Verdict.FORWARD}
+_XDP_TX = 3
 _TC_VERDICTS = {0xFFFFFFFF: Verdict.PASS, 2: Verdict.DROP, 7: Verdict.FORWARD}
+_MACROS = {
+    Build.XDP_PARTIAL: ("MP_PARTIAL",),
+    Build.XDP_PIECES: ("MP_PARTIAL", "MP_FRAGS"),
+    Build.XDP_GENERIC: ("MP_PARTIAL", "MP_GENERIC"),
+}
 _ANSWERED = frozenset({Reason.TTL_EXPIRED, Reason.TOO_BIG})
 """Reasons of packets that are sent back as ICMP errors; the program returns the same for all that it sends."""
 MOST_SLOTS = 64
@@ -133,6 +140,9 @@ class KernelTableEngine:
         verdict = verdicts[run.retval]
         if verdict is Verdict.FORWARD and reason in _ANSWERED:
             verdict = Verdict.REPLY
+        if verdict is Verdict.FORWARD and self.build is not Build.TC:
+            goes_back = run.data_out[6:12] == via.mac
+            assert (run.retval == _XDP_TX) == goes_back, "only what goes back where it came from is XDP_TX"
         return Result(verdict=verdict, reason=reason, service=service, frame=run.data_out)
 
     def pass_time(self, by_ns: int) -> None:
@@ -187,9 +197,15 @@ def _load(build: Build, tables: Tables) -> Program:
         functions=[function],
         name=name,
         include_dirs=[SOURCES],
-        defines={"MP_PARTIAL": 1} if build is Build.XDP_PARTIAL else {},
+        defines=dict.fromkeys(_MACROS.get(build, ()), 1),
     )
-    return Program.load(code[function], kind, maps=tables.maps, name="packet_table")
+    return Program.load(
+        code[function],
+        kind,
+        maps=tables.maps,
+        name="packet_table",
+        flags=XDP_HAS_FRAGS if build is Build.XDP_PIECES else 0,
+    )
 
 
 def _is_refused(frame: bytes, hook: Hook) -> bool:

@@ -4,6 +4,7 @@ The plain build gets the ways as its routes, the kernel builds get a network nam
 
 clients ── gateway ── front  proxy  back ── backends
                                     narrow ── a backend behind a smaller MTU
+                                    wide   ── one behind a larger MTU
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def _mac(network: int, host: int) -> bytes:
 FRONT = Interface(name="front", number=2, mac=_mac(1, 1), neighbour_mac=_mac(1, 2))
 BACK = Interface(name="back", number=3, mac=_mac(2, 1), neighbour_mac=_mac(2, 2))
 NARROW = Interface(name="narrow", number=4, mac=_mac(3, 1), neighbour_mac=_mac(3, 2), mtu=1280)
-INTERFACES = (FRONT, BACK, NARROW)
+WIDE = Interface(name="wide", number=5, mac=_mac(4, 1), neighbour_mac=_mac(4, 2), mtu=9000)
+INTERFACES = (FRONT, BACK, NARROW, WIDE)
 
 LISTEN = Dual("198.18.0.1", "2001:db8:c::1")
 """Where services live; on the front interface."""
@@ -58,6 +60,7 @@ ROUTER = Dual("192.0.2.254", "2001:db8:1::fe")
 
 BACKEND = Dual("198.18.1.2", "2001:db8:5::2")
 NARROW_BACKEND = Dual("198.18.2.2", "2001:db8:6::2")
+WIDE_BACKEND = Dual("198.18.4.2", "2001:db8:8::2")
 FRONT_BACKEND = Dual("203.0.113.9", "2001:db8:f::9")
 """A backend on the clients' side, behind the gateway."""
 SILENT = Dual("198.18.1.99", "2001:db8:5::99")
@@ -81,6 +84,7 @@ class Way:
 WAYS = (
     Way(destination=BACKEND),
     Way(destination=NARROW_BACKEND, interface=NARROW),
+    Way(destination=WIDE_BACKEND, interface=WIDE),
     Way(destination=SILENT, reason=Reason.NO_NEIGHBOUR),
     Way(destination=NOWHERE, reason=Reason.NO_ROUTE),
     *(Way(destination=own, reason=Reason.LOCAL_DESTINATION) for own in OWN),

@@ -23,6 +23,8 @@ class Build(enum.Enum):
     PLAIN_PARTIAL = "plain, with partial checksums"
     XDP = "XDP"
     XDP_PARTIAL = "XDP, with partial checksums"
+    XDP_PIECES = "XDP, with partial checksums and frames of several pieces"
+    XDP_GENERIC = "XDP, in the stack"
     TC = "TC"
 
     @property
@@ -36,7 +38,8 @@ PLAIN = frozenset({Build.PLAIN, Build.PLAIN_PARTIAL})
 KERNEL = frozenset(Build) - PLAIN
 WITHOUT_TC = frozenset(Build) - {Build.TC}
 """For what TC leaves to the kernel, and for frames that the kernel does not let near a TC program."""
-PARTIAL = frozenset({Build.PLAIN_PARTIAL, Build.XDP_PARTIAL})
+FINISHING = frozenset({Build.PLAIN_PARTIAL, Build.XDP_PARTIAL, Build.XDP_PIECES})
+"""Those that finish partial checksums, since nobody after them does."""
 
 
 @attrs.frozen

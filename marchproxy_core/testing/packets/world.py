@@ -16,6 +16,7 @@ from marchproxy_core.testing.packets.places import BACKEND, LISTEN, SOURCE, VERS
 if TYPE_CHECKING:
     from marchproxy_core.packet.layout import Value
     from marchproxy_core.packet.reasons import Hook
+    from marchproxy_core.testing.lab import Dual
 
 TCP, UDP = 6, 17
 PROTOCOLS = (TCP, UDP)
@@ -125,6 +126,13 @@ def each_service(change: Callable[[Service], Service], world: World = WORLD) -> 
 def each_backend(change: Callable[[Backend], Backend], world: World = WORLD) -> World:
     """Return the world with all backends changed."""
     return attrs.evolve(world, backends=tuple(map(change, world.backends)))
+
+
+def backends_at(place: Dual, world: World = WORLD) -> World:
+    """Return the world with all backends moved to another address."""
+    return each_backend(
+        lambda backend: attrs.evolve(backend, address=place.of(backend.address.version)), world
+    )
 
 
 def entries(world: World, hook: Hook) -> Iterator[Entry]:

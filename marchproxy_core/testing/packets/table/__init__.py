@@ -9,16 +9,18 @@ from marchproxy_core.testing.packets.table import (
     doors,
     extensions,
     forwarding,
+    icmp,
     limits,
     passing,
     ports,
+    routes,
     states,
 )
 
 if TYPE_CHECKING:
     from marchproxy_core.testing.packets.row import Row
 
-SUBJECTS = (forwarding, passing, extensions, ports, limits, doors, states)
+SUBJECTS = (forwarding, passing, extensions, ports, limits, doors, states, routes, icmp)
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from marchproxy_core.testing.packets.frames import ETHERNET_BYTES, FLOWS, Flow, 
 from marchproxy_core.testing.packets.places import FRONT, FRONT_BACKEND, OTHER_CLIENT
 from marchproxy_core.testing.packets.row import Row
 from marchproxy_core.testing.packets.table.naming import name
-from marchproxy_core.testing.packets.world import TCP, WORLD, Backend, each_backend
+from marchproxy_core.testing.packets.world import TCP, WORLD, backends_at
 
 _LEAST_FRAME = 60
 """Bytes of an Ethernet frame without its checksum; what is shorter is padded."""
@@ -69,7 +69,7 @@ def _of_every_kind(flow: Flow) -> Iterator[Row]:
     hairpin = attrs.evolve(flow, backend=FRONT_BACKEND, back=FRONT)
     yield Row(
         says=f"{said}: a backend may be where the clients are",
-        world=each_backend(lambda backend: _moved(backend, flow.version), WORLD),
+        world=backends_at(FRONT_BACKEND),
         steps=(hairpin.request(), hairpin.reply()),
     )
     other = attrs.evolve(flow, client=OTHER_CLIENT, client_port=40002, source_port=40002)
@@ -85,12 +85,6 @@ def _of_every_kind(flow: Flow) -> Iterator[Row]:
         says=f"{said}: a hop limit of 255 is lowered like any other",
         steps=(flow.request(style=Style(ttl=255)), flow.reply(style=Style(ttl=255))),
     )
-
-
-def _moved(backend: Backend, version: int) -> Backend:
-    if backend.address.version != version:
-        return backend
-    return attrs.evolve(backend, address=FRONT_BACKEND.of(version))
 
 
 def _padding(flow: Flow) -> bytes:

@@ -147,13 +147,15 @@ def _too_many_opening(flow: Flow) -> Row:
     other, third = _other(flow), _third(flow)
     frame = other.from_client.frame(other.segment("S"))
     return Row(
-        says=f"{name(flow)}: a new flow is refused while too many are unanswered, and taken when one is answered",
+        says=f"{name(flow)}: a new flow is refused while too many are opening, and taken when a client has answered",
         world=changed(max_opening=1),
         steps=(
             flow.request(),
             dropped(frame, Reason.TOO_MANY_OPENING),
             flow.request(),
             flow.reply(),
+            dropped(frame, Reason.TOO_MANY_OPENING),
+            flow.request(flow.segment("A")),
             other.request(),
             dropped(third.from_client.frame(third.segment("S")), Reason.TOO_MANY_OPENING),
         ),

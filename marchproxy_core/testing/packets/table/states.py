@@ -16,6 +16,8 @@ from marchproxy_core.testing.packets.world import CLOSING, ESTABLISHED, OPENING,
 
 _BITS = layout.enumeration("mp_seen")
 _ANY, _FIN, _RESET = _BITS["SEEN"], _BITS["SEEN_FIN"], _BITS["SEEN_RESET"]
+_ACK = _ANY | _BITS["SEEN_ACK"]
+"""Of a client who has answered the backend."""
 _TICK_NS = 1 << 30
 
 
@@ -57,16 +59,17 @@ def _of_tcp(flow: Flow) -> Iterator[Row]:
     opened = (
         _request(flow, "S", _seen(_ANY, 0, OPENING)),
         _request(flow, "S", _seen(_ANY, 0, OPENING)),
-        _reply(flow, "SA", _seen(_ANY, _ANY, ESTABLISHED)),
-        _request(flow, "A", _seen(_ANY, _ANY, ESTABLISHED)),
+        _reply(flow, "SA", _seen(_ANY, _ANY, OPENING)),
+        _request(flow, "A", _seen(_ACK, _ANY, ESTABLISHED)),
     )
     half = _ANY | _FIN
+    acked = half | _ACK
     closed = (
         *opened,
-        _request(flow, "FA", _seen(half, _ANY, ESTABLISHED)),
-        _reply(flow, "PA", _seen(half, _ANY, ESTABLISHED)),
-        _reply(flow, "FA", _seen(half, half, CLOSING)),
-        _request(flow, "A", _seen(half, half, CLOSING)),
+        _request(flow, "FA", _seen(acked, _ANY, ESTABLISHED)),
+        _reply(flow, "PA", _seen(acked, _ANY, ESTABLISHED)),
+        _reply(flow, "FA", _seen(acked, half, CLOSING)),
+        _request(flow, "A", _seen(acked, half, CLOSING)),
     )
     yield Row(
         says=f"{name(flow)}: a flow that was closed by both sides, the client first, goes soon", steps=closed
@@ -75,9 +78,9 @@ def _of_tcp(flow: Flow) -> Iterator[Row]:
         says=f"{name(flow)}: a flow that was closed by both sides, the backend first, goes soon",
         steps=(
             *opened,
-            _reply(flow, "FA", _seen(_ANY, half, ESTABLISHED)),
-            _request(flow, "A", _seen(_ANY, half, ESTABLISHED)),
-            _request(flow, "FA", _seen(half, half, CLOSING)),
+            _reply(flow, "FA", _seen(_ACK, half, ESTABLISHED)),
+            _request(flow, "A", _seen(_ACK, half, ESTABLISHED)),
+            _request(flow, "FA", _seen(acked, half, CLOSING)),
         ),
     )
     reset = _ANY | _RESET
@@ -85,8 +88,8 @@ def _of_tcp(flow: Flow) -> Iterator[Row]:
         says=f"{name(flow)}: a flow that the client resets goes soon, until a packet shows that he did not",
         steps=(
             *opened,
-            _request(flow, "R", _seen(reset, _ANY, CLOSING)),
-            _request(flow, "A", _seen(_ANY, _ANY, ESTABLISHED)),
+            _request(flow, "R", _seen(reset | _ACK, _ANY, CLOSING)),
+            _request(flow, "A", _seen(_ACK, _ANY, ESTABLISHED)),
         ),
     )
     yield Row(
@@ -99,14 +102,24 @@ def _of_tcp(flow: Flow) -> Iterator[Row]:
     )
     yield Row(
         says=f"{name(flow)}: a client that begins anew with the port of a closed flow has a new one, which is counted",
-        steps=(*closed, again, _reply(flow, "SA", _seen(_ANY, _ANY, ESTABLISHED))),
+        steps=(*closed, again, _reply(flow, "SA", _seen(_ANY, _ANY, OPENING))),
     )
     yield Row(
-        says=f"{name(flow)}: answered flows are counted once each",
+        says=f"{name(flow)}: flows whose client has answered the backend are counted once each",
         steps=(
             attrs.evolve(opened[0], loads={number: {"opened": 1, "answered": 0}}),
-            attrs.evolve(opened[2], loads={number: {"opened": 1, "answered": 1}}),
-            attrs.evolve(opened[2], loads={number: {"opened": 1, "answered": 1}, 0: {"opened": 1}}),
+            attrs.evolve(opened[2], loads={number: {"opened": 1, "answered": 0}}),
+            attrs.evolve(opened[3], loads={number: {"opened": 1, "answered": 1}}),
+            attrs.evolve(opened[3], loads={number: {"opened": 1, "answered": 1}, 0: {"opened": 1}}),
+        ),
+    )
+    yield Row(
+        says=f"{name(flow)}: what a client sends before the backend has is no answer, nor is a reset",
+        steps=(
+            opened[0],
+            _request(flow, "A", _seen(_ANY, 0, OPENING)),
+            opened[2],
+            attrs.evolve(_request(flow, "RA", _seen(reset, _ANY, CLOSING)), loads={number: {"answered": 0}}),
         ),
     )
 
@@ -126,12 +139,14 @@ def _ended(flow: Flow) -> Iterator[Row]:
 
 
 def _clock(flow: Flow) -> Row:
-    ticks = ESTABLISHED
+    ticks, client = ESTABLISHED, _ACK if flow.protocol == TCP else _ANY
     return Row(
         says=f"{name(flow)}: each packet, of either side, gives a flow its whole time again",
         steps=(
             *flow.opening(),
-            flow.request(flow.segment("A"), changes=(Later(7 * _TICK_NS),), seen=_seen(_ANY, _ANY, ticks)),
-            flow.reply(flow.segment("A"), changes=(Later(ticks * _TICK_NS),), seen=_seen(_ANY, _ANY, ticks)),
+            flow.request(flow.segment("A"), changes=(Later(7 * _TICK_NS),), seen=_seen(client, _ANY, ticks)),
+            flow.reply(
+                flow.segment("A"), changes=(Later(ticks * _TICK_NS),), seen=_seen(client, _ANY, ticks)
+            ),
         ),
     )
