@@ -6,11 +6,14 @@ import functools
 from typing import TYPE_CHECKING
 
 from marchproxy_core.testing.packets.table import (
+    answers,
     doors,
     extensions,
     forwarding,
     icmp,
+    joined,
     limits,
+    partial,
     passing,
     ports,
     routes,
@@ -20,7 +23,20 @@ from marchproxy_core.testing.packets.table import (
 if TYPE_CHECKING:
     from marchproxy_core.testing.packets.row import Row
 
-SUBJECTS = (forwarding, passing, extensions, ports, limits, doors, states, routes, icmp)
+SUBJECTS = (
+    forwarding,
+    passing,
+    extensions,
+    ports,
+    limits,
+    doors,
+    states,
+    routes,
+    icmp,
+    answers,
+    partial,
+    joined,
+)
 
 
 @functools.cache
