@@ -246,7 +246,7 @@ class TierSettings:
     door_max_opening: int | None = setting(
         COUNT,
         None,
-        "TCP flows of each service that its backends have not answered; more are refused: a flood of SYNs.",
+        "TCP flows of each service whose handshake is not done; more are refused: a flood of SYNs.",
         unset="no limit",
         tiers=PACKET_TIERS,
     )

@@ -88,9 +88,9 @@ class FlowBook:
         return Counter(services[place] for place in places)
 
     def unanswered(self, places: list[int]) -> list[int]:
-        """Return those of the flows that are TCP and that no backend has sent anything in."""
-        protocols, answers = self._column("protocol"), self._column("seen", 1)
-        return [at for at in places if protocols[at] == _TCP and not answers[at]]
+        """Return those of the flows that are TCP and whose client has not answered the backend."""
+        protocols, clients = self._column("protocol"), self._column("seen")
+        return [at for at in places if protocols[at] == _TCP and not clients[at] & _SEEN["SEEN_ACK"]]
 
     def share(self, hooks: Mapping[int, int]) -> None:
         """Let more hooks forward the flows of services.

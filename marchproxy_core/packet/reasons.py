@@ -60,7 +60,7 @@ class Reason(enum.IntEnum):
     PACE = 17
     """Its client sends more packets than he may."""
     TOO_MANY_OPENING = 18
-    """It would open one more TCP flow of a service that has many which no backend has answered: a flood of SYNs."""
+    """It would open one more TCP flow of a service that has many whose handshake is not done: a flood of SYNs."""
     MAX_CONNECTIONS = 19
     GLOBAL_MAX_CONNECTIONS = 20
     CONNECTION_RATE = 21

@@ -172,6 +172,13 @@ static MP_INLINE int mp_is_closed(const struct mp_flow *flow)
     return ((client | backend) & MP_SEEN_RESET) || (client & backend & MP_SEEN_FIN);
 }
 
+/* Whether a client's segment ends the handshake. A backend answers every SYN, whoever made up its source; what is asked here
+ * is not the right number, so who makes up both is taken for a client, but has to send two packets for each flow. */
+static MP_INLINE int mp_is_answer(const struct mp_flow *flow, const struct mp_view *view)
+{
+    return (view->tcp_flags & (MP_SYN | MP_ACK | MP_RST)) == MP_ACK && flow->seen[MP_FROM_BACKEND];
+}
+
 /* What is new of this side; the other's byte is another CPU's as a rule. Returns whether the client begins anew. */
 static MP_INLINE int mp_see(struct mp_flow *flow, uint32_t side, const struct mp_view *view)
 {
@@ -187,8 +194,9 @@ static MP_INLINE int mp_see(struct mp_flow *flow, uint32_t side, const struct mp
             seen |= MP_SEEN_RESET;
         if (view->tcp_flags & MP_FIN)
             seen |= MP_SEEN_FIN;
-        if (side == MP_FROM_BACKEND && !before) {
+        if (side == MP_FROM_CLIENT && !(seen & MP_SEEN_ACK) && mp_is_answer(flow, view)) {
             struct mp_load *load = mp_load_at(flow->service);
+            seen |= MP_SEEN_ACK;
             if (load)
                 mp_atomic_add(&load->answered, 1);
         }
@@ -209,7 +217,7 @@ static MP_INLINE int mp_follow(struct mp_flow *flow, uint32_t side, const struct
     uint32_t ticks = settings->established_ticks;
     if (mp_is_closed(flow))
         ticks = settings->closing_ticks;
-    else if (view->protocol == MP_TCP && !flow->seen[MP_FROM_BACKEND])
+    else if (view->protocol == MP_TCP && !(flow->seen[MP_FROM_CLIENT] & MP_SEEN_ACK))
         ticks = settings->opening_ticks;
     uint32_t expires = mp_tick(now) + ticks;
     if (expires != flow->expires)

@@ -104,7 +104,8 @@ struct mp_flow_ref {
 enum mp_seen {
     MP_SEEN = 1, /* anything */
     MP_SEEN_FIN = 2,
-    MP_SEEN_RESET = 4
+    MP_SEEN_RESET = 4,
+    MP_SEEN_ACK = 8 /* of a TCP client: that he hears the backend, so his address is his own */
 };
 
 /* A next hop as the kernel last told it. */
@@ -185,7 +186,7 @@ struct mp_load {
     uint64_t ended;
     uint64_t due;    /* ns of the monotonic clock at which the next new flow would be on time */
     uint64_t next_error; /* of number 0: from when on the next ICMP error may be sent */
-    uint64_t answered; /* flows that a backend has sent something in; TCP only, as are the next */
+    uint64_t answered; /* flows whose client has answered the backend; TCP only, as are the next */
     uint64_t lapsed;   /* flows that ended without; user space's */
 };
 
@@ -244,7 +245,7 @@ struct mp_settings {
     uint16_t first_port; /* source ports towards backends, host byte order, both inclusive */
     uint16_t last_port;
     uint32_t seed;
-    uint32_t opening_ticks;     /* a flow that the backend has not answered */
+    uint32_t opening_ticks;     /* a TCP flow whose client has not answered the backend */
     uint32_t established_ticks;
     uint32_t closing_ticks;     /* both sides have sent FIN, or one RST */
     uint32_t live_hooks;        /* hooks with a program that is attached */
@@ -257,7 +258,7 @@ struct mp_settings {
     uint64_t sample_interval;   /* ns between samples of drops, on each CPU */
     uint64_t pace_interval;     /* ns between packets of one client, on average; 0: no limit */
     uint64_t pace_burst;        /* ns by which they may be ahead of their time */
-    uint64_t max_opening;       /* TCP flows of one service that no backend has answered yet; 0: no limit */
+    uint64_t max_opening;       /* TCP flows of one service whose clients have not answered yet; 0: no limit */
     uint32_t doors;
     uint32_t zero;
 };
