@@ -1,7 +1,7 @@
 # Process 1 of the guest, with the host's files as its own: finishes the machine, runs the command, ends the machine.
 # scripts/hwlab writes /run/hwlab/job, which has what to run and where.
 . /run/hwlab/job
-export PATH HOME LANG=C.UTF-8 TMPDIR=/run/tmp HWLAB=1
+export PATH=$PATH:/usr/sbin:/sbin HOME LANG=C.UTF-8 TMPDIR=/run/tmp HWLAB=1
 
 mkdir -p /dev/pts /dev/shm /dev/hugepages /run/tmp
 mount -t devpts devpts /dev/pts

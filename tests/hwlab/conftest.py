@@ -1,0 +1,141 @@
+"""Tests on emulated network hardware: those in guest/ run in one guest, together, and are reported here one by one.
+
+On the host each of them stands for its own run in the guest, which the first one boots. In the guest, where HWLAB is
+set, they are what they look like, and what becomes of each goes into a file that the host shares.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import attrs
+import pytest
+
+from marchproxy_core.testing.pytest_plugin import leave_out
+
+ROOT = Path(__file__).parents[2]
+GUEST_TESTS = Path(__file__).parent / "guest"
+HWLAB = ROOT / "scripts" / "hwlab"
+IN_GUEST = "HWLAB" in os.environ
+
+_REPORTS = "reports.jsonl"
+_LONGEST_S = 600
+_GUEST = pytest.StashKey()
+
+
+@attrs.define
+class _Outcome:
+    """What became of a test in the guest: of its setup, its call and its teardown together."""
+
+    skipped: str | None = None
+    failures: list[str] = attrs.field(factory=list)
+    sections: dict[str, str] = attrs.field(factory=dict)
+    ended: bool = False
+
+    def add(self, report):
+        """Take what the guest wrote of one step."""
+        self.sections |= dict(report["sections"])
+        if report["outcome"] == "skipped":
+            self.skipped = report["text"]
+        elif report["outcome"] == "failed":
+            self.failures.append(f"{report['when']} in the guest:\n{report['text']}")
+        self.ended = self.ended or report["when"] == "teardown"
+
+
+@attrs.define(eq=False)
+class _Guest:
+    """The guest of this session: boots when the first test asks what became of it."""
+
+    nodeids: list[str]
+    missing: str | None = None
+    said: str = ""
+    _outcomes: dict[str, _Outcome] | None = None
+
+    def outcome_of(self, nodeid):
+        """Return what became of a test; its text of failure says so, if the guest ended before the test did."""
+        if self._outcomes is None and self.missing is None:
+            self._run()
+        if self.missing is not None:
+            leave_out(self.missing)
+        outcome = self._outcomes.get(nodeid, _Outcome())
+        if not outcome.ended:
+            outcome.failures.append(f"the guest ended before this test did:\n{self.said}")
+        return outcome
+
+    def _run(self):
+        ready = subprocess.run([HWLAB, "setup"], capture_output=True, text=True, check=False)
+        if ready.returncode != 0:
+            self.missing = f"needs emulated hardware: {ready.stderr.strip()}"
+            return
+        pytest_there = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *self.nodeids]
+        with tempfile.TemporaryDirectory(prefix="hwlab-out-") as out:
+            done = subprocess.run(
+                [HWLAB, "run", "env", f"CI={os.environ.get('CI', '')}", *pytest_there],
+                cwd=ROOT,
+                env=os.environ | {"HWLAB_OUT": out, "HWLAB_TIMEOUT": str(_LONGEST_S)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                check=False,
+            )
+            self.said = done.stdout
+            self._outcomes = _read(Path(out, _REPORTS))
+
+
+def _read(reports):
+    outcomes = {}
+    for line in reports.read_text(encoding="utf-8").splitlines() if reports.exists() else ():
+        report = json.loads(line)
+        outcomes.setdefault(report["nodeid"], _Outcome()).add(report)
+    return outcomes
+
+
+class _FailedInGuest(Exception):
+    """Its text is all that is shown of it."""
+
+
+class _GuestItem(pytest.Item):
+    """A test that runs in the guest."""
+
+    def runtest(self):
+        outcome = self.session.stash[_GUEST].outcome_of(self.nodeid)
+        for title, content in outcome.sections.items():
+            self.add_report_section("call", f"guest, {title}", content)
+        if outcome.failures:
+            raise _FailedInGuest("\n\n".join(outcome.failures))
+        if outcome.skipped is not None:
+            pytest.skip(outcome.skipped)
+
+    def repr_failure(self, excinfo):
+        return str(excinfo.value) if excinfo.errisinstance(_FailedInGuest) else super().repr_failure(excinfo)
+
+    def reportinfo(self):
+        return self.path, None, self.name
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(session, items):
+    """Have the guest's tests run in the guest: those that are left after all choosing."""
+    if IN_GUEST:
+        return
+    items[:] = [
+        _GuestItem.from_parent(item.parent, name=item.name) if GUEST_TESTS in item.path.parents else item
+        for item in items
+    ]
+    session.stash[_GUEST] = _Guest([item.nodeid for item in items if isinstance(item, _GuestItem)])
+
+
+def pytest_runtest_logreport(report):
+    """In the guest: write what became of each step at once, so that a crash later on takes nothing back."""
+    if not IN_GUEST or "HWLAB_OUT" not in os.environ:
+        return
+    text = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
+    line = {"nodeid": report.nodeid, "when": report.when, "outcome": report.outcome, "text": text}
+    with Path(os.environ["HWLAB_OUT"], _REPORTS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line | {"sections": report.sections}) + "\n")
