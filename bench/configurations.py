@@ -147,23 +147,33 @@ table ip bench {{
     return ["nft", "-f", str(file)]
 
 
-def marchproxy(directory: Path, service: Service) -> list[str]:
-    """The sockets tier, as an operator starts it."""
+def marchproxy(directory: Path, service: Service, *, tier: str = "sockets") -> list[str]:
+    """One tier of MarchProxy, as an operator starts it.
+
+    Source ports are those that the other peers' kernel has too: else those of the engine would be all outside of the
+    laboratory's wide ip_local_port_range, too few for a second's worth of new connections to one backend.
+    """
     file = directory / "marchproxy.yaml"
     file.write_text(f"""\
 settings:
   worker_threads: 1
-  admin_listen: unix:{directory}/admin.sock
+  admin_listen: {admin_address(directory)}
   idle_timeout: {_IDLE_S}s
   log_level: warning
+{"" if tier == "sockets" else "  nat_port_range: 15000-65535"}
 services:
   - name: service
     protocol: {service.protocol}
     listen: ["{service.front}:{service.port}"]
     backends: ["{service.backend}:{service.port}"]
-    tier: sockets
+    tier: {tier}
 """)
     return [str(Path(sys.executable).parent / "marchproxy"), "run", "--config", str(file)]
+
+
+def admin_address(directory: Path) -> str:
+    """Return where MarchProxy's admin API is."""
+    return f"unix:{directory}/admin.sock"
 
 
 def envoy_program() -> Path | None:

@@ -7,25 +7,47 @@ The rule. A figure says something about a proxy only if the proxy was what limit
 2. *The generator can do more*: a rate is at most 90 % of what the same generator reaches without a proxy in between.
 
 A figure that fails either is not printed. Of a rate, a bound is left: the proxy could do at least that much, so its
-ratio to a reference that was judged sound is at least what was seen. Rules in the kernel have no thread of their own:
-their row is the limit of this machine and these generators, and is not judged; nor is memory: it has no bottleneck.
+ratio to a reference that was judged sound is at least what was seen. What runs in the kernel, rules or MarchProxy's
+programs, has no thread of its own: its row is the limit of this machine and these generators, and is not judged; nor is
+memory: it has no bottleneck.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
 from bench.metrics import METRICS, Metric
+from bench.peers import KERNEL_TIERS
 from bench.readings import CpuShare, Reading
 
 SATURATED = 0.9
 HEADROOM = 0.9
 REFERENCE = "haproxy"
-LIMITS = frozenset({"kernel", "direct"})
+KERNEL = "kernel"
+LIMITS = frozenset({KERNEL, "direct"})
 """Rows that are no proxy's: what the kernel does, and what the generator does, alone."""
+IN_KERNEL = frozenset({f"marchproxy-{tier}" for tier in KERNEL_TIERS})
+"""Rows of our own that have no worker; they alone are compared with the kernel's rules, as nothing slows either."""
+
+
+@attrs.frozen
+class Ratio:
+    """A figure by that of a reference.
+
+    Args:
+        reference: Whose.
+        value: Of medians.
+        is_bound: Whether it is at least that, since the figure was refused.
+        decides: Whether a target may be judged by it: neither of the two was disturbed for half the rounds.
+    """
+
+    reference: str
+    value: float
+    is_bound: bool
+    decides: bool
 
 
 @attrs.frozen(kw_only=True)
@@ -37,9 +59,7 @@ class Figure:
         peer: Whose.
         values: One per round that did not fail.
         cpu: Medians of the CPU shares; None for workloads without.
-        ratio: To the reference's median; None where either is refused or missing.
-        at_least: Of a refused rate, the ratio that it has at least; None as above.
-        decides: Whether a target may be judged by it: neither it nor the reference was disturbed for half the rounds.
+        ratios: To the medians of references; those that are refused or missing are not among them.
         refused: Why the figure says nothing about the proxy; None: it is printed.
         failures: What went wrong in the rounds that failed.
         disturbed: Rounds in which strangers used over a tenth of a CPU.
@@ -49,12 +69,14 @@ class Figure:
     peer: str
     values: tuple[float, ...]
     cpu: CpuShare | None = None
-    ratio: float | None = None
-    at_least: float | None = None
-    decides: bool = False
+    ratios: tuple[Ratio, ...] = ()
     refused: str | None = None
     failures: tuple[str, ...] = ()
     disturbed: int = 0
+
+    def ratio_to(self, reference: str) -> Ratio | None:
+        """Return the ratio to a reference, if there is one."""
+        return next((one for one in self.ratios if one.reference == reference), None)
 
     @property
     def is_disturbed(self) -> bool:
@@ -82,8 +104,8 @@ def figures(readings: Sequence[Reading]) -> tuple[Figure, ...]:
         plain = [figure for peer in peers if (figure := _figure(metric, peer, readings)) is not None]
         direct = next((figure.median for figure in plain if figure.peer == "direct" and figure.values), None)
         judged = [attrs.evolve(figure, refused=refusal(figure, direct)) for figure in plain]
-        base = next((figure for figure in judged if figure.peer == REFERENCE), None)
-        found.extend(_compared(figure, base) for figure in judged)
+        bases = {figure.peer: figure for figure in judged if figure.peer in (REFERENCE, KERNEL)}
+        found.extend(_compared(figure, bases) for figure in judged)
     return tuple(found)
 
 
@@ -94,7 +116,7 @@ def refusal(figure: Figure, direct: float | None) -> str | None:
         figure: With its values and CPU shares.
         direct: The same metric's median without a proxy; None: not measured.
     """
-    if not figure.values or not figure.metric.needs_saturation or figure.peer in LIMITS:
+    if not figure.values or not figure.metric.needs_saturation or figure.peer in LIMITS | IN_KERNEL:
         return None
     if figure.cpu is None:
         return "generator-bound: nobody looked at the CPUs"
@@ -123,15 +145,24 @@ def _figure(metric: Metric, peer: str, readings: Iterable[Reading]) -> Figure | 
     )
 
 
-def _compared(figure: Figure, base: Figure | None) -> Figure:
-    """Return a figure with its ratio to the reference, or with the least that this is."""
-    if base is None or not base.values or base.refused or not base.median or not figure.values:
-        return figure
-    ratio = figure.median / base.median
-    figure = attrs.evolve(figure, decides=not (figure.is_disturbed or base.is_disturbed))
-    if figure.refused is None:
-        return attrs.evolve(figure, ratio=ratio)
-    return attrs.evolve(figure, at_least=ratio) if figure.metric.more_is_better else figure
+def _compared(figure: Figure, bases: Mapping[str, Figure]) -> Figure:
+    """Return a figure with its ratios to the references, or with the least that these are."""
+    references = (REFERENCE, KERNEL) if figure.peer in IN_KERNEL else (REFERENCE,)
+    ratios = [_ratio(figure, bases[name]) for name in references if name in bases]
+    return attrs.evolve(figure, ratios=tuple(one for one in ratios if one is not None))
+
+
+def _ratio(figure: Figure, base: Figure) -> Ratio | None:
+    if not base.values or base.refused or not base.median or not figure.values:
+        return None
+    if figure.refused is not None and not figure.metric.more_is_better:
+        return None
+    return Ratio(
+        base.peer,
+        figure.median / base.median,
+        is_bound=figure.refused is not None,
+        decides=not (figure.is_disturbed or base.is_disturbed),
+    )
 
 
 def _medians(shares: Sequence[CpuShare]) -> CpuShare:

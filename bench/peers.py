@@ -9,14 +9,24 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 
 from bench import configurations
 from bench.configurations import Service
 from bench.readings import Gap
+from marchproxy_core.bpf import requirements
+from marchproxy_core.host import gather_host_facts
+
+if TYPE_CHECKING:
+    from marchproxy_core.model import Requirement
+
+
+KERNEL_TIERS = frozenset({"ebpf", "xdp"})
+"""MarchProxy's tiers that have their work done by a program in the kernel."""
 
 
 @attrs.frozen(kw_only=True)
@@ -29,6 +39,7 @@ class Peer:
         kind: A *process* that runs; *rules* that a command loads into the proxy's kernel; or *nothing*: the generator
             stands in the proxy's place and talks to the server directly, to show its own limit.
         protocols: What it can carry.
+        tier: MarchProxy's tier that the service must run on while it is measured; None for other peers.
         write: Writes the configuration for a service into a directory and returns the command line.
         missing: Tells what is not installed here.
         version: Tells which version is installed.
@@ -38,9 +49,15 @@ class Peer:
     title: str
     kind: Literal["process", "rules", "nothing"] = "process"
     protocols: frozenset[str] = frozenset({"tcp", "udp"})
+    tier: str | None = None
     write: Callable[[Path, Service], list[str]]
     missing: Callable[[], Gap | None]
     version: Callable[[], str]
+
+    @property
+    def is_in_kernel(self) -> bool:
+        """Whether packets pass it in the context of whoever sends or receives them, and no worker has the work."""
+        return self.kind == "rules" or self.tier in KERNEL_TIERS
 
 
 def _nothing(_directory: Path, _service: Service) -> list[str]:
@@ -57,14 +74,26 @@ def _envoy_missing() -> Gap | None:
     )
 
 
-def _marchproxy_missing() -> Gap | None:
-    if any(point.name == "sockets" for point in importlib.metadata.entry_points(group="marchproxy.tiers")):
-        return None
-    return Gap(
-        peer="marchproxy",
-        reason="the sockets tier is not installed",
-        fix=f"{sys.executable} -m pip install -e plugins/sockets",
-    )
+def _tier_missing(peer: str, tier: str) -> Callable[[], Gap | None]:
+    def missing() -> Gap | None:
+        if all(point.name != tier for point in importlib.metadata.entry_points(group="marchproxy.tiers")):
+            return Gap(
+                peer=peer,
+                reason=f"the {tier} tier is not installed",
+                fix=f"{sys.executable} -m pip install -e plugins/{tier}",
+            )
+        unmet = [need for need in _needs(tier) if need.met is False]
+        if not unmet:
+            return None
+        have = "; ".join(f"need {need.need}, have {need.have}" for need in unmet)
+        return Gap(peer=peer, reason=have, fix="; ".join(need.fix for need in unmet if need.fix) or None)
+
+    return missing
+
+
+def _needs(tier: str) -> tuple[Requirement, ...]:
+    """Return what a tier needs of the host; what it needs of interfaces is seen in the laboratory only."""
+    return requirements(gather_host_facts()) if tier in KERNEL_TIERS else ()
 
 
 def _program_missing(peer: str, program: str, package: str, *files: Path) -> Callable[[], Gap | None]:
@@ -91,15 +120,30 @@ def _kernel_version() -> str:
     return Path("/proc/sys/kernel/osrelease").read_text(encoding="ascii").strip()
 
 
-def _sockets_version() -> str:
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
+def _tier_version(tier: str) -> Callable[[], str]:
+    def version() -> str:
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return f"{importlib.metadata.version(f'marchproxy-{tier}')} ({commit.stdout.strip() or 'no git'})"
+
+    return version
+
+
+def _kernel_tier(tier: str, title: str) -> Peer:
+    name = f"marchproxy-{tier}"
+    return Peer(
+        name=name,
+        title=title,
+        tier=tier,
+        write=partial(configurations.marchproxy, tier=tier),
+        missing=_tier_missing(name, tier),
+        version=_tier_version(tier),
     )
-    return f"{importlib.metadata.version('marchproxy-sockets')} ({commit.stdout.strip() or 'no git'})"
 
 
 PEERS = (
@@ -107,9 +151,12 @@ PEERS = (
         name="marchproxy",
         title="MarchProxy sockets",
         write=configurations.marchproxy,
-        missing=_marchproxy_missing,
-        version=_sockets_version,
+        tier="sockets",
+        missing=_tier_missing("marchproxy", "sockets"),
+        version=_tier_version("sockets"),
     ),
+    _kernel_tier("ebpf", "MarchProxy ebpf"),
+    _kernel_tier("xdp", "MarchProxy xdp"),
     Peer(
         name="haproxy",
         title="HAProxy, splice-auto",

@@ -9,7 +9,8 @@ same CPUs, and the figure tells how the scheduler divides them. With two it is t
   CPU.
 - *share*, for bulk. What a proxy splices is sent later, when acknowledgements come, on the CPU of whoever sends those.
   On CPUs apart, this part of the proxy's work saturates the generators' CPU, and a brake would not slow it. So all may
-  use both CPUs; a proxy that waits for one counts as at work.
+  use both CPUs; a proxy that waits for one counts as at work. The same goes for small messages where proxies are
+  compared with what runs in the kernel: that has no CPU of its own to be slowed.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import escape
 
-from bench.judge import LIMITS, Figure
+from bench.judge import LIMITS, REFERENCE, Figure
 from bench.metrics import METRICS, Metric
 from bench.report import heading
 
@@ -52,19 +52,21 @@ def _panel(metric: Metric, figures: Sequence[Figure], titles: Mapping[str, str],
         y = top + _TITLE + row * _ROW
         parts.append(_text(_MARGIN, y + 13, titles[figure.peer]))
         if not _is_shown(figure):
-            bound = "" if figure.at_least is None else f"; at least {figure.at_least:.2f} x HAProxy"
+            least = figure.ratio_to(REFERENCE)
+            bound = "" if least is None else f"; at least {least.value:.2f} x HAProxy"
             parts.append(_text(_LABEL + 4, y + 13, (figure.refused or "failed") + bound, ink=_FAINT))
             continue
         scale = _BARS / highest if highest > 0 else 0.0
         parts.append(_bar(y, figure, scale))
-        ratio = "" if figure.ratio is None else f"  ({figure.ratio:.2f} x HAProxy)"
+        by = figure.ratio_to(REFERENCE)
+        ratio = "" if by is None else f"  ({by.value:.2f} x HAProxy)"
         end = _LABEL + max(figure.values) * scale
         parts.append(_text(end + 8, y + 13, metric.show(figure.median) + ratio))
     return parts
 
 
 def _bar(y: int, figure: Figure, scale: float) -> str:
-    fill = _OURS if figure.peer == "marchproxy" else _LIMIT if figure.peer in LIMITS else _THEIRS
+    fill = _OURS if figure.peer.startswith("marchproxy") else _LIMIT if figure.peer in LIMITS else _THEIRS
     low, high = (_LABEL + edge(figure.values) * scale for edge in (min, max))
     return (
         f'<rect x="{_LABEL}" y="{y}" width="{max(0.0, figure.median) * scale:.1f}" height="17" fill="{fill}"/>'

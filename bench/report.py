@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
-from bench.judge import REFERENCE, Figure
+from bench.judge import KERNEL, REFERENCE, Figure
 from bench.metrics import METRICS, WANTED_IDLE, Metric
 from bench.readings import DISTURBED, Reading
 
@@ -14,6 +14,7 @@ HEAD = (
     "peer",
     "median",
     "ratio to HAProxy",
+    "ratio to nftables",
     "min - max",
     "worker ran",
     "waited",
@@ -23,33 +24,44 @@ HEAD = (
 _TEXT = ("peer", "min - max")
 
 
+_NAMES = {
+    "marchproxy": "sockets",
+    "marchproxy-ebpf": "ebpf",
+    "marchproxy-xdp": "xdp",
+    REFERENCE: "HAProxy",
+    KERNEL: "nftables",
+}
+
+
 def heading(metric: Metric) -> str:
-    """Return a table's title: the metric, which way is better, the target."""
+    """Return a table's title: the metric, which way is better, the targets."""
     better = "more is better" if metric.more_is_better else "less is better"
-    if metric.target is None:
-        return f"{metric.title} ({better})"
     sign = ">=" if metric.more_is_better else "<="
-    return f"{metric.title} ({better}; target: {sign} {metric.target:g} x HAProxy)"
+    targets = ", ".join(
+        f"{_NAMES[one.peer]} {sign} {one.ratio:g} x {_NAMES[one.reference]}" for one in metric.targets
+    )
+    return f"{metric.title} ({better}{'; target: ' if targets else ''}{targets})"
 
 
 def cells(figure: Figure, title: str) -> tuple[str, ...]:
     """Return one row of a table, as many cells as ``HEAD`` has."""
     if not figure.values:
-        return (title, "failed", "", "see below", "", "", "", "")
+        return (title, "failed", "", "", "see below", "", "", "", "")
     share = figure.cpu
     shares = (
         ("", "", "")
         if share is None
         else (_percent(share.worker_run), _percent(share.worker_wait), _percent(share.generator_cpus))
     )
+    ratios = (_ratio(figure, REFERENCE), _ratio(figure, KERNEL))
     if figure.refused is not None:
         why = figure.refused.partition(": ")[2]
-        return (title, "generator-bound", _ratio(figure), why, *shares, "")
+        return (title, "generator-bound", *ratios, why, *shares, "")
     show = figure.metric.show
     spread = f"{show(min(figure.values))} - {show(max(figure.values))}"
     per_cpu = "" if figure.per_cpu is None else show(figure.per_cpu)
     failed = f" ({len(figure.failures)} failed)" if figure.failures else ""
-    return (title, show(figure.median) + failed, _ratio(figure), spread, *shares, per_cpu)
+    return (title, show(figure.median) + failed, *ratios, spread, *shares, per_cpu)
 
 
 def tables(figures: Sequence[Figure], titles: Mapping[str, str]) -> list[tuple[str, list[tuple[str, ...]]]]:
@@ -104,19 +116,19 @@ def notes(figures: Sequence[Figure], readings: Sequence[Reading], brake: float) 
     return told
 
 
-def _ratio(figure: Figure) -> str:
-    """Write the ratio to HAProxy; for the sockets tier, also what that means for its target."""
-    ratio = figure.ratio if figure.ratio is not None else figure.at_least
+def _ratio(figure: Figure, reference: str) -> str:
+    """Write the ratio to a reference; for our own rows, also what that means for their target."""
+    ratio, target = figure.ratio_to(reference), figure.metric.target(figure.peer, reference)
     if ratio is None:
         return ""
-    shown = f"{ratio:.2f}" if figure.ratio is not None else f">= {ratio:.2f}"
-    if figure.peer != "marchproxy" or figure.metric.target is None:
+    shown = f">= {ratio.value:.2f}" if ratio.is_bound else f"{ratio.value:.2f}"
+    if target is None:
         return shown
-    if not figure.decides:
+    if not ratio.decides:
         return f"{shown} undecided, disturbed"
-    if figure.metric.reaches(ratio):
+    if figure.metric.reaches(ratio.value, target):
         return f"{shown} reached"
-    return f"{shown} missed" if figure.ratio is not None else f"{shown} undecided"
+    return f"{shown} undecided" if ratio.is_bound else f"{shown} missed"
 
 
 def _why_fewer(count: float) -> str:

@@ -21,7 +21,7 @@ from bench.placing import Cpus, place
 from bench.readings import Gap, Reading
 from bench.workloads import GENERATORS, Workload
 
-_FORMAT = 1
+_FORMAT = 2
 _ROOT = Path(__file__).parents[1]
 
 
@@ -162,7 +162,7 @@ def _configurations(run: Run, peer: Peer) -> dict[str, object]:
     """Return the command line and the files that start a peer, by workload."""
     found: dict[str, object] = {}
     for workload in run.workloads:
-        if workload.protocol in peer.protocols:
+        if workload.takes(peer):
             with tempfile.TemporaryDirectory(prefix="marchproxy-bench-") as name:
                 service = Service(
                     protocol=workload.protocol, front="198.18.0.1", backend="198.18.1.2", port=workload.port
@@ -180,9 +180,7 @@ def _figure_as_json(figure: judge.Figure) -> dict[str, object]:
         "metric": figure.metric.key,
         "peer": figure.peer,
         "median": figure.median if figure.values else None,
-        "ratio_to_haproxy": figure.ratio,
-        "ratio_to_haproxy_at_least": figure.at_least,
-        "decides_target": figure.decides,
+        "ratios": [attrs.asdict(ratio) for ratio in figure.ratios],
         "refused": figure.refused,
         "values": list(figure.values),
         "cpu": attrs.asdict(figure.cpu) if figure.cpu else None,

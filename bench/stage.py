@@ -6,20 +6,23 @@ next.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
-from bench import cpu
+from bench import admin, cpu
 from bench.configurations import Protocol, Service
+from bench.peers import KERNEL_TIERS
 from bench.placing import Cpus
 from marchproxy_core.errors import MarchProxyError
 from marchproxy_core.testing import Lab, Namespace, open_lab, until
@@ -32,6 +35,7 @@ _FIRST_LOOK = 0.15
 _LAST_LOOK = 0.9
 _PATIENCE_S = 30.0
 _BRAKE_PROGRAM = Path(__file__).parent / "programs" / "brake.py"
+_CLOSED_PORT = 9
 _LISTEN = "0A"  # include/net/tcp_states.h, TCP_LISTEN
 
 
@@ -52,6 +56,10 @@ class Stage:
     """The address that the generator talks to."""
     port: int
     proxy_pid: int | None
+    worker_pid: int | None
+    """The process whose threads do the work; None: packets pass in the kernel, whoever sends or receives them."""
+    confirm: Callable[[], Awaitable[None]]
+    """Raises MarchProxyError when the peer did not carry what was measured, where that can be asked."""
 
     async def load(self, argv: Sequence[str], *, seconds: float) -> tuple[str, CpuShare]:
         """Run a generator to its end, with the brake on if there is one, and look at the CPUs in between.
@@ -66,7 +74,7 @@ class Stage:
         Raises:
             TurnFailed: It failed, or took half a minute longer than it should.
         """
-        if self.cpus.brake and self.proxy_pid is not None:
+        if self.cpus.brake and self.worker_pid is not None:
             await _slow_down(self.lab.proxy, self.cpus)
         output = ""
 
@@ -77,10 +85,16 @@ class Stage:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(generate)
             await trio.sleep(seconds * _FIRST_LOOK)
-            first = await trio.to_thread.run_sync(cpu.look, self.proxy_pid)
+            first = await trio.to_thread.run_sync(cpu.look, self.worker_pid)
             await trio.sleep(seconds * (_LAST_LOOK - _FIRST_LOOK))
-            last = await trio.to_thread.run_sync(cpu.look, self.proxy_pid)
+            last = await trio.to_thread.run_sync(cpu.look, self.worker_pid)
         return output, self.share(first, last)
+
+    async def keep_awake(self) -> None:
+        """Let no CPU halt until the end of the turn: waking one up may take longer than what a latency is to show."""
+        for each in sorted(self.cpus.proxy | self.cpus.generators):
+            argv = ["chrt", "--idle", "0", sys.executable, "-c", "while True: pass"]
+            await self.lab.proxy.start(pinned(argv, frozenset({each})))
 
     async def run(self, argv: Sequence[str], *, deadline_s: float) -> str:
         """Run a program in the generator's place to its end and return its standard output.
@@ -123,8 +137,8 @@ async def set_up(
     Raises:
         TurnFailed: The server or the peer did not start to listen.
     """
-    # Rules run in the context of whoever sends, so they may have the CPU that no process of a proxy needs.
-    generator_cpus = cpus.generators | cpus.proxy if peer.kind == "rules" else cpus.generators
+    # What is in the kernel runs in the context of whoever sends, so generators may have the CPU that no worker needs.
+    generator_cpus = cpus.generators | cpus.proxy if peer.is_in_kernel else cpus.generators
     with tempfile.TemporaryDirectory(prefix="marchproxy-bench-") as name:
         log = Path(name) / "peer.log"
         log.touch()
@@ -134,8 +148,11 @@ async def set_up(
                 await _start(lab.server, server_argv, Path(name) / "server.log", protocol, port)
                 front, backend = str(lab.front_ip.ip4), str(lab.server_ip.ip4)
                 service = Service(protocol=protocol, front=front, backend=backend, port=port)
+                if peer.tier == "xdp":
+                    await _suit_xdp(lab)
                 argv = peer.write(Path(name), service)
                 pid = await _put_up(peer, argv, lab.proxy, cpus, service, log)
+                confirm = partial(_confirm, peer, Path(name))
                 yield Stage(
                     lab=lab,
                     cpus=cpus,
@@ -144,6 +161,8 @@ async def set_up(
                     target=backend if peer.kind == "nothing" else front,
                     port=port,
                     proxy_pid=pid,
+                    worker_pid=None if peer.is_in_kernel else pid,
+                    confirm=confirm,
                 )
         except* MarchProxyError as failed:
             said = _tail(log)
@@ -163,8 +182,25 @@ async def _put_up(
         if done.returncode != 0:
             raise TurnFailed(f"{argv[0]} ended with {done.returncode}: {_excerpt(done.stderr)}")
         return None
+    if peer.tier in KERNEL_TIERS:  # nobody listens at the service's address
+        process = await _launch(namespace, pinned(argv, cpus.proxy), log)
+        runs = partial(trio.to_thread.run_sync, admin.runs_on, log.parent, peer.tier)
+        await _until_ready(process, argv[0], runs, f"the service on tier {peer.tier}")
+        return process.pid
     process = await _start(namespace, pinned(argv, cpus.proxy), log, service.protocol, service.port)
     return process.pid
+
+
+async def _suit_xdp(lab: Lab) -> None:
+    """Have client and server take frames that XDP redirects to them, and the proxy know the client's address.
+
+    A veth drops such frames without a word if it has no NAPI. XDP leaves the first packet of a client that is not among
+    the neighbours to the stack, where nobody serves one whose service is pinned to this tier.
+    """
+    for namespace in (lab.client, lab.server):
+        await namespace.run(["ethtool", "-K", "to_proxy", "gro", "on"])
+    with contextlib.suppress(ConnectionRefusedError):
+        await (await lab.client.connect_tcp(lab.front_ip.ip4, _CLOSED_PORT)).aclose()
 
 
 def flat(group: BaseExceptionGroup[BaseException]) -> list[str]:
@@ -199,19 +235,35 @@ async def _slow_down(namespace: Namespace, cpus: Cpus) -> None:
 async def _start(
     namespace: Namespace, argv: Sequence[str], log: Path, protocol: str, port: int
 ) -> trio.Process:
-    with log.open("wb") as output:
-        process = await namespace.start(argv, stdout=output.fileno(), stderr=subprocess.STDOUT)
+    process = await _launch(namespace, argv, log)
+    await _until_ready(
+        process, argv[3], partial(namespace.call, _is_bound, protocol, port), f"port {port} of {argv[3]}"
+    )
+    return process
 
-    async def listens() -> bool:
+
+async def _launch(namespace: Namespace, argv: Sequence[str], log: Path) -> trio.Process:
+    with log.open("wb") as output:
+        return await namespace.start(argv, stdout=output.fileno(), stderr=subprocess.STDOUT)
+
+
+async def _until_ready(
+    process: trio.Process, program: str, ready: Callable[[], Awaitable[bool]], what: str
+) -> None:
+    async def is_ready() -> bool:
         if process.poll() is not None:
-            raise TurnFailed(f"{argv[3]} ended with {process.returncode} before it listened")
-        return await namespace.call(_is_bound, protocol, port)
+            raise TurnFailed(f"{program} ended with {process.returncode} before it listened")
+        return await ready()
 
     try:
-        await until(listens, deadline_s=_PATIENCE_S, what=f"port {port} of {argv[3]}")
+        await until(is_ready, deadline_s=_PATIENCE_S, what=what)
     except TimeoutError as error:
         raise TurnFailed(str(error)) from error
-    return process
+
+
+async def _confirm(peer: Peer, directory: Path) -> None:
+    if peer.tier in KERNEL_TIERS:
+        await trio.to_thread.run_sync(admin.confirm_carried, directory, peer.tier)
 
 
 def _is_bound(protocol: str, port: int) -> bool:

@@ -65,7 +65,7 @@ async def take(
     for round_ in range(1, rounds + 1):
         for workload in workloads:
             for peer in peers:
-                if workload.protocol in peer.protocols:
+                if workload.takes(peer):
                     reading = await _calm_turn(peer, workload, round_, seconds, patience)
                     readings.append(reading)
                     tell(reading)
@@ -119,6 +119,7 @@ async def _turn(peer: Peer, workload: Workload, round_: int, seconds: float) -> 
                 cpus=place(os.sched_getaffinity(0), workload.when_tight),
             ) as stage:
                 measured = await workload.measure(stage, seconds)
+                await stage.confirm()
             failure = None
     except* MarchProxyError as failed:
         failure = "; ".join(flat(failed))

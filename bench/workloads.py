@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -11,9 +12,9 @@ import attrs
 from bench import memory, outputs
 from bench.configurations import Protocol, most_connections
 from bench.metrics import WANTED_IDLE
-from bench.peers import prints_version
+from bench.peers import KERNEL_TIERS, Peer, prints_version
 from bench.placing import WhenTight
-from bench.readings import Measured
+from bench.readings import CpuShare, Measured
 from bench.stage import Stage
 
 _PROGRAMS = Path(__file__).parent / "programs"
@@ -22,6 +23,9 @@ _WARM_UP_S = 1.0
 meanwhile (stats_correct, wrk 4.1), would make a p99 of that one wait. iperf3 omits a second by itself."""
 _BULK_STREAMS = 4
 _HTTP_CONNECTIONS = 64
+_CLOSE = ("--header", "Connection: close")
+_SHARED_THREADS = 2
+"""Of wrk, and workers of the web server, where all share all CPUs: one thread of either would be the limit."""
 _UDP_FLOWS = 16
 _UDP_WINDOW = 8
 _UDP_SIZE = 64
@@ -38,6 +42,8 @@ class Workload:
         server: Writes what the server needs into a directory and returns its command line.
         measure: Runs the generator against a stage for some seconds.
         when_tight: What to do where there are only two CPUs (bench/placing.py).
+        has_kernel_tiers: Whether MarchProxy's tiers in the kernel take part: not where proxies are braked, which would
+            not slow them, nor where memory is measured, which they have none of for a connection.
     """
 
     name: str
@@ -46,6 +52,11 @@ class Workload:
     server: Callable[[Path], list[str]]
     measure: Callable[[Stage, float], Awaitable[Measured]]
     when_tight: WhenTight = "share"
+    has_kernel_tiers: bool = True
+
+    def takes(self, peer: Peer) -> bool:
+        """Whether a peer takes part."""
+        return self.protocol in peer.protocols and (self.has_kernel_tiers or peer.tier not in KERNEL_TIERS)
 
 
 def idle_connections() -> int:
@@ -57,12 +68,12 @@ def _iperf3_server(_directory: Path) -> list[str]:
     return ["iperf3", "--server", "--version4"]
 
 
-def _web_server(directory: Path) -> list[str]:
+def _web_server(directory: Path, *, workers: int = 1) -> list[str]:
     """A web server that answers from memory and never ends a connection by itself."""
     file = directory / "web.conf"
     file.write_text(f"""\
 daemon off;
-worker_processes 1;
+worker_processes {workers};
 pid {directory}/web.pid;
 events {{ worker_connections 16000; }}
 http {{
@@ -75,6 +86,9 @@ http {{
 }}
 """)
     return ["nginx", "-p", str(directory), "-e", str(directory / "web.log"), "-c", str(file)]
+
+
+_web_server_of_several = partial(_web_server, workers=_SHARED_THREADS)
 
 
 def _own_server(program: str, port: int) -> Callable[[Path], list[str]]:
@@ -104,25 +118,57 @@ async def _bulk(stage: Stage, seconds: float) -> Measured:
 
 
 async def _requests(stage: Stage, seconds: float) -> Measured:
-    await stage.run(_wrk(stage, _WARM_UP_S), deadline_s=_WARM_UP_S + 10)
-    argv = _wrk(stage, seconds)
-    output, share = await stage.load(argv, seconds=seconds)
-    read = outputs.wrk(output)
+    share, read, command = await _run_wrk(stage, seconds)
     values = {"requests_s": read["rate"], "p50_us": read["p50_us"], "p99_us": read["p99_us"]}
-    return Measured(values=values, cpu=share, command=" ".join(argv))
+    return Measured(values=values, cpu=share, command=command)
 
 
 async def _connections(stage: Stage, seconds: float) -> Measured:
-    await stage.run(_wrk(stage, _WARM_UP_S), deadline_s=_WARM_UP_S + 10)
-    argv = _wrk(stage, seconds, "--header", "Connection: close")
-    output, share = await stage.load(argv, seconds=seconds)
-    return Measured(values={"connections_s": outputs.wrk(output)["rate"]}, cpu=share, command=" ".join(argv))
+    share, read, command = await _run_wrk(stage, seconds, *_CLOSE)
+    return Measured(values={"connections_s": read["rate"]}, cpu=share, command=command)
 
 
-def _wrk(stage: Stage, seconds: float, *more: str) -> list[str]:
+async def _shared_requests(stage: Stage, seconds: float) -> Measured:
+    share, read, command = await _run_wrk(stage, seconds, threads=_SHARED_THREADS)
+    values = {
+        "shared_requests_s": read["rate"],
+        "shared_p50_us": read["p50_us"],
+        "shared_p99_us": read["p99_us"],
+    }
+    return Measured(values=values, cpu=share, command=command)
+
+
+async def _shared_connections(stage: Stage, seconds: float) -> Measured:
+    share, read, command = await _run_wrk(stage, seconds, *_CLOSE, threads=_SHARED_THREADS)
+    return Measured(values={"shared_connections_s": read["rate"]}, cpu=share, command=command)
+
+
+async def _latency(stage: Stage, seconds: float) -> Measured:
+    await stage.keep_awake()
+    share, read, command = await _run_wrk(stage, seconds, connections=1)
+    values = {"rest_p50_us": read["p50_us"], "rest_p99_us": read["p99_us"]}
+    return Measured(values=values, cpu=share, command=command)
+
+
+async def _run_wrk(
+    stage: Stage, seconds: float, *more: str, threads: int = 1, connections: int = _HTTP_CONNECTIONS
+) -> tuple[CpuShare, dict[str, float], str]:
+    """Run wrk, without ``more`` first for its warming up; return who used the CPUs, its report, its command line."""
     url = f"http://{stage.target}:{stage.port}/"
-    argv = ["wrk", "--threads", "1", "--connections", str(_HTTP_CONNECTIONS), "--duration", f"{seconds:.0f}s"]
-    return [*argv, "--timeout", "5s", "--latency", *more, url]
+    argv = [
+        "wrk",
+        "--threads",
+        str(threads),
+        "--connections",
+        str(connections),
+        "--timeout",
+        "5s",
+        "--latency",
+    ]
+    await stage.run([*argv, "--duration", f"{_WARM_UP_S:.0f}s", url], deadline_s=_WARM_UP_S + 10)
+    argv += ["--duration", f"{seconds:.0f}s", *more, url]
+    output, share = await stage.load(argv, seconds=seconds)
+    return share, outputs.wrk(output), " ".join(argv)
 
 
 async def _udp(stage: Stage, seconds: float) -> Measured:
@@ -156,8 +202,27 @@ GENERATORS = {
 
 WORKLOADS = (
     Workload(name="bulk", port=5201, server=_iperf3_server, measure=_bulk),
-    Workload(name="requests", port=8000, server=_web_server, measure=_requests, when_tight="brake"),
-    Workload(name="connections", port=8000, server=_web_server, measure=_connections, when_tight="brake"),
+    Workload(
+        name="requests",
+        port=8000,
+        server=_web_server,
+        measure=_requests,
+        when_tight="brake",
+        has_kernel_tiers=False,
+    ),
+    Workload(
+        name="connections",
+        port=8000,
+        server=_web_server,
+        measure=_connections,
+        when_tight="brake",
+        has_kernel_tiers=False,
+    ),
+    Workload(name="shared_requests", port=8000, server=_web_server_of_several, measure=_shared_requests),
+    Workload(
+        name="shared_connections", port=8000, server=_web_server_of_several, measure=_shared_connections
+    ),
+    Workload(name="latency", port=8000, server=_web_server, measure=_latency),
     Workload(
         name="udp",
         protocol="udp",
@@ -166,5 +231,11 @@ WORKLOADS = (
         measure=_udp,
         when_tight="brake",
     ),
-    Workload(name="memory", port=9000, server=_own_server("idle_traffic.py", 9000), measure=_memory),
+    Workload(
+        name="memory",
+        port=9000,
+        server=_own_server("idle_traffic.py", 9000),
+        measure=_memory,
+        has_kernel_tiers=False,
+    ),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench import judge
+from bench.judge import Ratio
 from bench.metrics import METRICS
 from bench.readings import CpuShare, Measured, Reading
 
@@ -29,13 +30,18 @@ def figure(readings, peer, key="requests_s"):
     return found
 
 
+def ratio(readings, peer, key="requests_s", reference="haproxy"):
+    return figure(readings, peer, key).ratio_to(reference)
+
+
 def test_a_figure_is_the_median_of_the_rounds_and_its_ratio_that_of_medians():
     readings = rounds("haproxy", [100.0, 50.0, 110.0]) + rounds("marchproxy", [120.0, 121.0, 10.0])
 
     ours = figure(readings, "marchproxy")
 
-    assert (ours.median, ours.ratio, ours.refused) == (120.0, 1.2, None)
-    assert figure(readings, "haproxy").ratio == 1.0
+    assert (ours.median, ours.refused) == (120.0, None)
+    assert ours.ratios == (Ratio("haproxy", 1.2, is_bound=False, decides=True),)
+    assert ratio(readings, "haproxy").value == 1.0
 
 
 def test_a_worker_that_idles_makes_the_figure_the_generators():
@@ -44,8 +50,7 @@ def test_a_worker_that_idles_makes_the_figure_the_generators():
     ours = figure(readings, "marchproxy")
 
     assert ours.refused == "generator-bound: the worker had work only 70% of the time"
-    assert ours.ratio is None
-    assert ours.at_least == 0.9
+    assert ours.ratios == (Ratio("haproxy", 0.9, is_bound=True, decides=True),)
 
 
 def test_latency_that_was_refused_bounds_nothing():
@@ -53,7 +58,7 @@ def test_latency_that_was_refused_bounds_nothing():
         "marchproxy", [90.0], key="p99_us", cpu=IDLING
     )
 
-    assert figure(readings, "marchproxy", "p99_us").at_least is None
+    assert ratio(readings, "marchproxy", "p99_us") is None
 
 
 def test_waiting_for_the_cpu_counts_as_work():
@@ -72,7 +77,7 @@ def test_the_median_of_the_shares_decides_not_one_idle_round():
 def test_nobody_has_a_ratio_to_a_refused_reference():
     readings = rounds("haproxy", [100.0], cpu=IDLING) + rounds("marchproxy", [120.0])
 
-    assert (figure(readings, "marchproxy").ratio, figure(readings, "marchproxy").at_least) == (None, None)
+    assert ratio(readings, "marchproxy") is None
 
 
 def test_a_rate_close_to_that_without_a_proxy_is_the_generators_even_if_the_worker_is_busy():
@@ -100,8 +105,8 @@ def test_latency_of_an_idling_worker_is_refused():
     )
 
 
-@pytest.mark.parametrize("peer", ["kernel", "direct"])
-def test_limits_are_not_judged(peer):
+@pytest.mark.parametrize("peer", ["kernel", "direct", "marchproxy-ebpf", "marchproxy-xdp"])
+def test_limits_and_what_runs_in_the_kernel_are_not_judged(peer):
     assert figure(rounds(peer, [100.0], cpu=CpuShare()), peer).refused is None
 
 
@@ -131,7 +136,7 @@ def test_a_peer_that_only_failed_has_no_value_and_no_ratio():
 
     ours = figure(rounds("haproxy", [100.0]) + failed, "marchproxy")
 
-    assert (ours.values, ours.ratio, ours.refused) == ((), None, None)
+    assert (ours.values, ours.ratios, ours.refused) == ((), (), None)
 
 
 def test_disturbed_rounds_are_counted():
@@ -147,17 +152,38 @@ def test_a_rate_by_second_of_the_proxys_cpu():
     assert figure(rounds("haproxy", [60.0]), "haproxy").per_cpu == pytest.approx(100.0)
 
 
+def test_only_what_runs_in_the_kernel_is_compared_with_the_kernels_rules():
+    readings = rounds("kernel", [100.0], cpu=CpuShare()) + rounds("haproxy", [50.0])
+    readings += rounds("marchproxy-ebpf", [110.0], cpu=CpuShare()) + rounds("marchproxy", [60.0])
+
+    assert [(one.reference, one.value) for one in figure(readings, "marchproxy-ebpf").ratios] == [
+        ("haproxy", 2.2),
+        ("kernel", pytest.approx(1.1)),
+    ]
+    assert ratio(readings, "marchproxy", reference="kernel") is None
+
+
 @pytest.mark.parametrize(
-    ("key", "good", "bad"),
+    ("key", "peer", "reference", "good", "bad"),
     [
-        ("bulk_gbit_s", 1.8, 1.79),
-        ("requests_s", 1.0, 0.99),
-        ("p99_us", 1.2, 1.21),
-        ("connections_s", 0.8, 0.79),
+        ("bulk_gbit_s", "marchproxy", "haproxy", 1.8, 1.79),
+        ("requests_s", "marchproxy", "haproxy", 1.0, 0.99),
+        ("p99_us", "marchproxy", "haproxy", 1.2, 1.21),
+        ("connections_s", "marchproxy", "haproxy", 0.8, 0.79),
+        ("bulk_gbit_s", "marchproxy-ebpf", "kernel", 0.95, 0.94),
+        ("bulk_gbit_s", "marchproxy-ebpf", "haproxy", 2.1, 2.09),
+        ("shared_requests_s", "marchproxy-ebpf", "kernel", 1.05, 1.04),
+        ("shared_requests_s", "marchproxy-ebpf", "haproxy", 1.9, 1.89),
+        ("shared_connections_s", "marchproxy-ebpf", "kernel", 1.2, 1.19),
     ],
 )
-def test_targets_of_the_sockets_tier(key, good, bad):
+def test_targets_of_our_tiers(key, peer, reference, good, bad):
     metric = next(metric for metric in METRICS if metric.key == key)
+    target = metric.target(peer, reference)
 
-    assert metric.reaches(good)
-    assert not metric.reaches(bad)
+    assert metric.reaches(good, target)
+    assert not metric.reaches(bad, target)
+
+
+def test_a_peer_without_a_target_has_none():
+    assert METRICS[0].target("nginx", "haproxy") is None

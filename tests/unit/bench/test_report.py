@@ -12,7 +12,13 @@ from bench.readings import CpuShare, Measured, Reading
 
 BUSY = CpuShare(worker_run=0.58, worker_wait=0.40, proxy_run=0.60, generator_cpus=0.8)
 IDLING = CpuShare(worker_run=0.50, worker_wait=0.20, proxy_run=0.50)
-TITLES = {"marchproxy": "MarchProxy <sockets>", "haproxy": "HAProxy", "nginx": "nginx", "kernel": "kernel"}
+TITLES = {
+    "marchproxy": "MarchProxy <sockets>",
+    "haproxy": "HAProxy",
+    "nginx": "nginx",
+    "kernel": "kernel",
+    "marchproxy-ebpf": "MarchProxy ebpf",
+}
 
 
 def reading(peer, value, *, cpu=BUSY, key="requests_s", workload="requests", notes=None):
@@ -50,6 +56,24 @@ def test_a_generator_bound_figure_is_nowhere_in_the_output():
 
     assert "55,555" not in shown
     assert "| nginx | generator-bound | >= 0.93 | the worker had work only 70% of the time |" in shown
+
+
+def test_what_runs_in_the_kernel_has_a_ratio_to_nftables_and_a_target_by_it():
+    shown = markdown(
+        [
+            reading(
+                "marchproxy-ebpf",
+                190_000.0,
+                key="shared_requests_s",
+                workload="shared_requests",
+                cpu=CpuShare(),
+            ),
+            reading("haproxy", 100_000.0, key="shared_requests_s", workload="shared_requests"),
+            reading("kernel", 200_000.0, key="shared_requests_s", workload="shared_requests", cpu=CpuShare()),
+        ]
+    )
+
+    assert "| MarchProxy ebpf | 190,000 | 1.90 reached | 0.95 missed | 190,000 - 190,000 |" in shown
 
 
 def test_a_bound_below_the_target_decides_nothing_and_one_above_it_does():
@@ -103,8 +127,8 @@ def test_the_terminal_shows_one_table_for_each_metric():
     readings = [reading("haproxy", 500.0, key="p99_us"), reading("haproxy", 60_000.0)]
 
     assert [str(table.title) for table in report.rich_tables(judge.figures(readings), TITLES)] == [
-        "keep-alive requests/s (more is better; target: >= 1 x HAProxy)",
-        "p99 latency, µs (less is better; target: <= 1.2 x HAProxy)",
+        "keep-alive requests/s (more is better; target: sockets >= 1 x HAProxy)",
+        "p99 latency, µs (less is better; target: sockets <= 1.2 x HAProxy)",
     ]
 
 

@@ -85,6 +85,59 @@ async def test_a_turn_through_haproxy_gives_figures_and_leaves_nothing_behind():
 
 @pytest.mark.root
 @pytest.mark.usefixtures("tools")
+@pytest.mark.parametrize("name", ["marchproxy-ebpf", "marchproxy-xdp"])
+async def test_a_turn_through_a_tier_in_the_kernel_passes_that_tier(name):
+    gap = PEER[name].missing()
+    if gap is not None:
+        leave_out(str(gap))
+
+    (reading,) = await turns.take(
+        [PEER[name]], [WORKLOAD["shared_requests"]], rounds=1, seconds=1, calm=False, tell=lambda _: None
+    )
+
+    assert reading.failure is None
+    assert reading.measured.values["shared_requests_s"] > 0
+    assert reading.measured.cpu.worker_run == 0
+    assert own_names() == ()
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("tools")
+async def test_a_service_that_runs_on_another_tier_is_not_measured():
+    def write(directory, service):
+        argv = PEER["marchproxy-ebpf"].write(directory, service)
+        file = directory / "marchproxy.yaml"
+        file.write_text(file.read_text().replace("tier: ebpf", "tier: sockets"))
+        return argv
+
+    (reading,) = await turns.take(
+        [attrs.evolve(PEER["marchproxy-ebpf"], write=write)],
+        [WORKLOAD["shared_requests"]],
+        rounds=1,
+        seconds=1,
+        calm=False,
+        tell=lambda _: None,
+    )
+
+    assert reading.measured is None
+    assert "the service runs on sockets, not on ebpf" in reading.failure
+
+
+def test_tiers_in_the_kernel_take_no_part_where_proxies_are_braked():
+    ebpf = PEER["marchproxy-ebpf"]
+
+    assert [name for name, workload in WORKLOAD.items() if workload.takes(ebpf)] == [
+        "bulk",
+        "shared_requests",
+        "shared_connections",
+        "latency",
+        "udp",
+    ]
+    assert all(workload.takes(PEER["kernel"]) for workload in WORKLOAD.values())
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("tools")
 async def test_a_peer_that_does_not_start_is_a_failure_with_its_own_words():
     def write(directory, service):
         argv = PEER["haproxy"].write(directory, service)
@@ -170,4 +223,7 @@ def test_a_name_that_is_no_peer_is_refused():
     done = CliRunner().invoke(cli.main, ["--peers", "haproxy,squid"])
 
     assert done.exit_code == 2
-    assert "'squid' is none of marchproxy, haproxy, nginx, envoy, kernel, direct" in done.output
+    assert (
+        "'squid' is none of marchproxy, marchproxy-ebpf, marchproxy-xdp, haproxy, nginx, envoy, kernel, direct"
+        in done.output
+    )
