@@ -17,6 +17,9 @@ from bench import results as results_of_a_run
 from bench.interrupting import until_terminated
 from bench.metrics import WORKLOADS as WORKLOAD_NAMES
 from bench.metrics import metrics_of
+from bench.packets import cli as packets
+from bench.packets.carriers import CARRIERS
+from bench.packets.traffic import POINTS
 from bench.peers import PEERS
 from bench.placing import place
 from bench.stage import TurnFailed
@@ -36,6 +39,10 @@ _TOOLS = {
 _RESULTS = Path(__file__).parent / "results"
 _FEWEST_ROUNDS = 5
 _PEER_NAMES = tuple(peer.name for peer in PEERS)
+_PACKETS = "packets"
+"""What ``python -m bench.packets`` measures; it has no peers, so it is left out where some are chosen."""
+_PARTS = (*WORKLOAD_NAMES, _PACKETS)
+_PACKETS_S = 1.0
 
 
 class _Names(click.ParamType[tuple[str, ...]]):
@@ -59,7 +66,7 @@ class _Names(click.ParamType[tuple[str, ...]]):
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.option("--only", type=_Names(WORKLOAD_NAMES), default=",".join(WORKLOAD_NAMES), help="Workloads.")
+@click.option("--only", type=_Names(_PARTS), default=",".join(_PARTS), help="Workloads.")
 @click.option("--peers", type=_Names(_PEER_NAMES), default=",".join(_PEER_NAMES), help="Peers.")
 @click.option("--rounds", type=click.IntRange(1), default=5, help="Turns of each peer in each workload.")
 @click.option("--seconds", type=click.IntRange(1), default=3, help="How long each generator runs in a turn.")
@@ -76,20 +83,38 @@ class _Names(click.ParamType[tuple[str, ...]]):
 def main(
     only: tuple[str, ...], peers: tuple[str, ...], rounds: int, seconds: int, calm: bool, results: Path | None
 ) -> None:
-    """Measure the sockets tier and its peers side by side, in turns, in network namespaces; needs root."""
+    """Measure our tiers and their peers side by side, in turns, in network namespaces; needs root."""
     console = Console(stderr=True)
+    all_peers = set(peers) == set(_PEER_NAMES)
+    whole = all_peers and set(only) == set(_PARTS) and rounds >= _FEWEST_ROUNDS
+    directory = results or (_RESULTS if whole else _RESULTS / "partial")
     try:
         refuse_what_is_missing()
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        run = _measure(console, only, peers, rounds, seconds, calm)
+        if only != (_PACKETS,):
+            _compare(console, only, peers, rounds, seconds, calm, directory)
+        if _PACKETS in only and (all_peers or only == (_PACKETS,)):
+            packets.run(CARRIERS, POINTS, rounds, _PACKETS_S, directory)
     except MarchProxyError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _compare(
+    console: Console,
+    only: tuple[str, ...],
+    peers: tuple[str, ...],
+    rounds: int,
+    seconds: int,
+    calm: bool,
+    directory: Path,
+) -> None:
+    """Measure the workloads, show the tables, write the results."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    run = _measure(console, only, peers, rounds, seconds, calm)
     if not run.readings:
-        raise click.ClickException("nothing was measured: see what was left out above")
+        raise TurnFailed("nothing was measured: see what was left out above")
     _show(run)
-    whole = set(only) == set(WORKLOAD_NAMES) and set(peers) == set(_PEER_NAMES) and rounds >= _FEWEST_ROUNDS
-    for path in results_of_a_run.write(run, results or (_RESULTS if whole else _RESULTS / "partial")):
+    for path in results_of_a_run.write(run, directory):
         console.print(f"written: {path}", highlight=False)
 
 
@@ -151,7 +176,7 @@ def refuse_what_is_missing() -> None:
 
 
 def _tell(console: Console, reading: Reading) -> None:
-    where = f"round {reading.round} {reading.workload:<12}{reading.peer:<12}"
+    where = f"round {reading.round} {reading.workload:<19}{reading.peer:<16}"
     if reading.measured is None:
         console.print(f"{where}failed: {reading.failure}", style="red", highlight=False, soft_wrap=True)
         return
