@@ -53,18 +53,26 @@ class Programs:
         self.close()
 
     def _load(self, build: Build) -> Program:
-        wanted = {"MP_PARTIAL": build.partial, "MP_FRAGS": build.frags, "MP_GENERIC": build.generic}
-        code = compile_program(
-            (SOURCES / _SOURCE).read_text(encoding="ascii"),
-            functions=[_FUNCTION],
-            name=_SOURCE,
-            include_dirs=[SOURCES],
-            defines={name: 1 for name, is_wanted in wanted.items() if is_wanted},
-        )
         return Program.load(
-            code[_FUNCTION],
+            compiled(build),
             ProgramType.XDP,
             maps=self._engine.tables.maps,
             name=NAME,
             flags=XDP_HAS_FRAGS if build.frags else 0,
         )
+
+
+def compiled(build: Build) -> bytes:
+    """Return a build's instructions; in the cache from then on.
+
+    Raises:
+        TierUnavailable: bcc or the kernel's headers are missing.
+    """
+    wanted = {"MP_PARTIAL": build.partial, "MP_FRAGS": build.frags, "MP_GENERIC": build.generic}
+    return compile_program(
+        (SOURCES / _SOURCE).read_text(encoding="ascii"),
+        functions=[_FUNCTION],
+        name=_SOURCE,
+        include_dirs=[SOURCES],
+        defines={name: 1 for name, is_wanted in wanted.items() if is_wanted},
+    )[_FUNCTION]

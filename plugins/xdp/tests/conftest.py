@@ -40,11 +40,16 @@ class Rig:
             with await self.lab.client.socket(family, socket.SOCK_DGRAM) as sock:
                 sock.sendto(b"hello", (str(ip), 9))
 
-        async def is_known():
-            known = await self.neighbours()
-            return all(known.get(str(self.lab.client_ip.of(version)), 0) & _KNOWN for version in (4, 6))
+        await self.until_known(self.lab.client_ip.ip4, self.lab.client_ip.ip6)
 
-        await until(is_known, what="the client among the proxy's neighbours")
+    async def until_known(self, *ips):
+        """Wait until the proxy knows these neighbours."""
+
+        async def are_known():
+            known = await self.neighbours()
+            return all(known.get(str(ip), 0) & _KNOWN for ip in ips)
+
+        await until(are_known, what=f"{ips} among the proxy's neighbours")
 
     async def neighbours(self):
         """The neighbours that the proxy knows, and their states."""
@@ -61,9 +66,10 @@ class Rig:
 
     async def exchange(self, stream, message=b"ping"):
         """Send, and have the same back."""
-        with trio.fail_after(10):
-            await stream.send_all(message)
-            assert await receive_exactly(stream, len(message)) == message
+        async with trio.open_nursery() as nursery:
+            with trio.fail_after(20):
+                nursery.start_soon(stream.send_all, message)
+                assert await receive_exactly(stream, len(message)) == message
 
     def settings(self, **more):
         """What an operator would have set who wants XDP on veth."""
