@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
 from marchproxy_core.packet import layout
-from marchproxy_core.packet.reasons import Hook, Reason, Verdict
+from marchproxy_core.packet.reasons import Reason, Verdict
 from marchproxy_core.packet.tables import word
 from marchproxy_core.testing.packets.places import FRONT, Interface
-from marchproxy_core.testing.packets.world import SERVICES, World
 
 if TYPE_CHECKING:
     from marchproxy_core.testing.packets.row import Build
+    from marchproxy_core.testing.packets.world import World
 
 FlowFields = Mapping[str, layout.Value]
 
@@ -71,7 +71,11 @@ class Engine(Protocol):
         ...
 
     def find(self, table: str, key: bytes) -> bytes | None:
-        """Return an entry; a counter is the sum over all CPUs."""
+        """Return an entry of KEYS, FLOWS, LOADS or SETTINGS."""
+        ...
+
+    def counters(self) -> bytes:
+        """Return the table of counters: for each place the ``struct mp_counters`` of each CPU."""
         ...
 
     def count(self, table: str) -> int:
@@ -95,20 +99,23 @@ def flows_in_use(engine: Engine, places: int) -> Mapping[int, FlowFields]:
 
 
 _IN_USE = layout.FLOW.offset("in_use")
+_COUNTERS = layout.COUNTERS.size
 _FIRST_REASON = layout.COUNTERS.offset("reasons") // 8
 
 
 class CounterBook:
     """Tells which counters a frame moved."""
 
-    def __init__(self, engine: Engine, hook: Hook) -> None:
-        """Begin with what the counters are now."""
-        self._engine = engine
-        self._places = [word(2 * number + hook) for number in range(SERVICES)]
-        self._before = self._read()
+    def __init__(self, engine: Engine, cpus: int) -> None:
+        """Begin with what the counters are now.
 
-    def _read(self) -> list[bytes]:
-        return [self._engine.find("COUNTERS", place) or b"" for place in self._places]
+        Args:
+            engine: Whose.
+            cpus: How many values there are for each place in the table.
+        """
+        self._engine = engine
+        self._numbers_apart = 2 * cpus
+        self._before = engine.counters()
 
     def told(self) -> tuple[int, Reason]:
         """Return the service and the reason that the last frame was counted for.
@@ -116,14 +123,20 @@ class CounterBook:
         Raises:
             AssertionError: It was not counted exactly once.
         """
-        before, self._before = self._before, self._read()
-        moved = []
-        for service, (then, now) in enumerate(zip(before, self._before, strict=True)):
-            if then == now:
-                continue
-            old, new = memoryview(then).cast("Q"), memoryview(now).cast("Q")
-            for at in range(_FIRST_REASON, len(new)):
-                moved += [(service, Reason(at - _FIRST_REASON))] * (new[at] - old[at])
+        before, self._before = self._before, self._engine.counters()
+        moved: list[tuple[int, Reason]] = []
+        for at in range(0, len(before), _COUNTERS):
+            then, now = before[at : at + _COUNTERS], self._before[at : at + _COUNTERS]
+            if then != now:
+                number = at // _COUNTERS // self._numbers_apart
+                moved += [(number, reason) for reason in _reasons_moved(then, now)]
         if len(moved) != 1:
             raise AssertionError(f"a frame was counted as {moved}, and should be once")
         return moved[0]
+
+
+def _reasons_moved(before: bytes, now: bytes) -> Iterator[Reason]:
+    then, later = (memoryview(each).cast("Q")[_FIRST_REASON:] for each in (before, now))
+    for reason, (old, new) in enumerate(zip(then, later, strict=True)):
+        if old != new:
+            yield from [Reason(reason)] * (new - old)

@@ -6,6 +6,7 @@ Importing this needs scapy.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
@@ -182,7 +183,12 @@ class Flow:
 
     def opening(self) -> tuple[Step, Step]:
         """Return the steps that bring a flow to life: its first packet, and the backend's answer."""
-        return self.request(), self.reply()
+        return _opening(self)
+
+
+@functools.cache  # scapy is slow, and most rows begin so
+def _opening(flow: Flow) -> tuple[Step, Step]:
+    return flow.request(), flow.reply()
 
 
 UDP_NUMBER = 17

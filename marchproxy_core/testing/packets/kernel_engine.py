@@ -11,6 +11,8 @@ from marchproxy_core.bpf import (
     Program,
     ProgramType,
     compile_program,
+    possible_cpus,
+    read_batches,
     run_program,
     xdp_context,
 )
@@ -91,7 +93,7 @@ class KernelTableEngine:
                 strict=True,
             )
         )
-        self._book = CounterBook(self, build.hook)
+        self._book = CounterBook(self, possible_cpus())
 
     def close(self) -> None:
         """Close program and tables."""
@@ -164,11 +166,11 @@ class KernelTableEngine:
         if table == "FLOWS":
             at = int.from_bytes(key, "little") * flow_stride()
             return self._tables.flow_memory[at : at + layout.FLOW.size]
-        value = self._maps[table].lookup(key)
-        if table != "COUNTERS" or value is None:
-            return value
-        columns = [memoryview(one).cast("Q") for one in self._tables.counters.split(value)]
-        return b"".join(sum(column).to_bytes(8, "little") for column in zip(*columns, strict=True))
+        return self._maps[table].lookup(key)
+
+    def counters(self) -> bytes:
+        """Return the table of counters."""
+        return next(read_batches(self._tables.counters)).values
 
     def count(self, table: str) -> int:
         """Return how many entries KEYS or FREE has."""

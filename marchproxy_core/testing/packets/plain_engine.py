@@ -22,7 +22,6 @@ _STRUCTS: dict[str, Struct] = {
     "KEYS": layout.FLOW_REF,
     "FLOWS": layout.FLOW,
     "LOADS": layout.LOAD,
-    "COUNTERS": layout.COUNTERS,
     "SETTINGS": layout.SETTINGS,
 }
 
@@ -67,7 +66,7 @@ class PlainTableEngine:
         self._engine.set_time(self._now)
         _add_ways(self._engine)
         self.rearrange(world)
-        self._book = CounterBook(self, self.build.hook)
+        self._book = CounterBook(self, cpus=1)
 
     def rearrange(self, world: World) -> None:
         """Write services, backends and settings."""
@@ -104,6 +103,10 @@ class PlainTableEngine:
     def find(self, table: str, key: bytes) -> bytes | None:
         """Return an entry."""
         return self._running.find(table, key, _STRUCTS[table].size)
+
+    def counters(self) -> bytes:
+        """Return the table of counters."""
+        return self._running.find("COUNTERS", word(0), 2 * SERVICES * layout.COUNTERS.size) or b""
 
     def count(self, table: str) -> int:
         """Return how many entries KEYS or FREE has."""
