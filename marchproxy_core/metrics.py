@@ -32,6 +32,8 @@ _REASON = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _MAX_REASONS = 64
 OTHER = "other"
 """Stands for reasons that are not short names, or one too many."""
+_XDP = "xdp"
+"""The tier whose sum has a name of its own: dashboards for MarchProxy know it."""
 _WHOLE = ""
 """In place of a service's name: what a tier saw as a whole. No service is called so."""
 
@@ -201,6 +203,10 @@ class EngineCollector(Collector):
             for tier, stats in sorted(self._view.stats().items())
             for reason, count in bounded_reasons(stats.packets_seen).items()
         )
+        if by_xdp := self._view.stats().get(_XDP, TierStats()).packets_seen:
+            yield _counter("marchproxy_xdp_total_packets_total", "All packets that the XDP program saw.").of(
+                [((), sum(by_xdp.values()))]
+            )
         yield _counter(
             "marchproxy_connections_opened_total", "Connections and flows that were taken.", *ends
         ).of(((service, tier), stats.connections_opened) for tier, service, stats in rows)

@@ -115,6 +115,9 @@ def test_every_metric_of_the_settings_page_that_this_release_can_fill():
         ("dns", "sockets", "in"): 7,
         ("dns", "sockets", "out"): 6,
     }
+    seen = samples(engine, "marchproxy_packets_seen_total")
+    assert seen == {("xdp", "not_ours"): 30, ("xdp", "blocked"): 7}
+    assert samples(engine, "marchproxy_xdp_total_packets_total") == {(): 37}
     states = samples(engine, "marchproxy_tier_state")
     assert (states["xdp", "refused"], states["xdp", "chosen"], states["torn", "broken"]) == (1, 0, 1)
     assert samples(engine, "marchproxy_fallbacks_total") == {("xdp", "sockets", "interface_gone"): 2}
@@ -130,7 +133,7 @@ def test_every_metric_of_the_settings_page_that_this_release_can_fill():
 
 def test_metrics_without_a_source_are_not_made_up():
     text = exposition(fake.make_engine()).render("")[0].decode()
-    for name in ("marchproxy_requests_total", "marchproxy_request_duration", "marchproxy_xdp_"):
+    for name in ("marchproxy_requests_total", "marchproxy_request_duration"):
         assert name not in text
 
 
