@@ -12,6 +12,8 @@ class DropReason(enum.StrEnum):
     GLOBAL_MAX_CONNECTIONS = "global_max_connections"
     CONNECTION_RATE = "connection_rate"
     GLOBAL_CONNECTION_RATE = "global_connection_rate"
+    BLOCKED = "blocked"
+    """A rule at the front door keeps the client out."""
     MEMORY_LIMIT = "memory_limit"
     NO_DESCRIPTORS = "no_descriptors"
     NO_BACKEND = "no_backend"

@@ -6,6 +6,7 @@ wildcard UDP address replies leave from whichever address the kernel picks.
 
 from __future__ import annotations
 
+import ipaddress
 import itertools
 import socket
 import struct
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, final
 import attrs
 import trio
 
+from marchproxy_core.door import Screen
 from marchproxy_core.drops import DropReason
 from marchproxy_core.model import Assignment, BackendObservation, Role, ServiceStats
 from marchproxy_core.services import Endpoint, Protocol
@@ -84,6 +86,8 @@ class Relay:
 
     counters: dict[str, Counters]
     observe: Callable[[BackendObservation], None]
+    screen: Screen = attrs.field(factory=lambda: Screen(()), init=False)
+    """The rules at the front door."""
     _served: dict[str, Served] = attrs.field(factory=dict, init=False)
 
     async def run(self, services: Table[ServiceTable], *, task_status: trio.TaskStatus[None]) -> None:
@@ -97,6 +101,7 @@ class Relay:
                     ready = True
 
     def _apply(self, table: ServiceTable, nursery: trio.Nursery) -> None:
+        self.screen = Screen(table.door)
         for name in [name for name in self._served if name not in table.assignments]:
             gone = self._served.pop(name)
             for scope in [*gone.accepting.values(), *gone.open]:
@@ -135,8 +140,19 @@ class Relay:
     ) -> None:
         with scope, listening:
             while True:
-                client, _ = await listening.accept()
-                nursery.start_soon(self._connection, served, client)
+                client, address = await listening.accept()
+                if self._is_kept_out(served, address):
+                    client.close()
+                else:
+                    nursery.start_soon(self._connection, served, client)
+
+    def _is_kept_out(self, served: Served, client: tuple[object, ...]) -> bool:
+        """Ask the rules at the front door, and count who is refused."""
+        ip = ipaddress.ip_address(str(client[0]).partition("%")[0])
+        if not self.screen.refuses(ip, served.assignment.service.name):
+            return False
+        served.counters.drop(DropReason.BLOCKED)
+        return True
 
     async def _connection(self, served: Served, client: trio.socket.SocketType) -> None:
         scope = trio.CancelScope()
@@ -214,6 +230,8 @@ class Relay:
                 while True:
                     data, client = await listening.recvfrom(_CHUNK_BYTES)
                     flow = flows.get(client)
+                    if flow is None and self._is_kept_out(served, client):
+                        continue
                     if flow is None and (flow := await self._new_flow(served, len(flows))) is not None:
                         flows[client] = flow
                         nursery.start_soon(self._answer, served, flow, listening, client)

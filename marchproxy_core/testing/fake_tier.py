@@ -62,6 +62,7 @@ class FakeTier:
     interfaces: frozenset[str] = frozenset()
     moves_bytes: bool = True
     """Whether it relays traffic; a tier that does not just follows its table."""
+    keeps_door: bool = True
     make_relay: Callable[[dict[str, Counters], Callable[[BackendObservation], None]], Relay] = Relay
     probes: int = attrs.field(default=0, init=False)
     lives: int = attrs.field(default=0, init=False)
@@ -74,7 +75,11 @@ class FakeTier:
     def report(self) -> ProbeReport:
         """Return what ``probe`` answers."""
         return ProbeReport(
-            order=self.order, carries=self.carries, requirements=self.requirements, loses=self.loses
+            order=self.order,
+            carries=self.carries,
+            requirements=self.requirements,
+            loses=self.loses,
+            keeps_door=self.keeps_door,
         )
 
     @hookimpl

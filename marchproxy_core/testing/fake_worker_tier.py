@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from marchproxy_core.door import Rule
 from marchproxy_core.hookspecs import hookimpl
 from marchproxy_core.model import (
     Assignment,
@@ -28,7 +29,7 @@ from marchproxy_core.testing.fake_tier import FakeAttachment, FakeTier
 from marchproxy_core.workers import WorkerPool, ledger, open_worker_pool
 from marchproxy_core.workers.cells import ServiceCells
 from marchproxy_core.workers.child import Worker
-from marchproxy_core.workers.messages import Lend, Work
+from marchproxy_core.workers.messages import Doors, Lend, Work
 
 if TYPE_CHECKING:
     from marchproxy_core.model import Runner
@@ -91,6 +92,7 @@ class _Work:
     relay: Relay
     table: Table[ServiceTable] = attrs.field(factory=lambda: Table(ServiceTable()))
     lent: dict[int, Listener] = attrs.field(factory=dict)
+    rules: tuple[Rule, ...] = ()
     cells: dict[str, ServiceCells] = attrs.field(factory=dict)
 
     async def run(self) -> None:
@@ -112,6 +114,8 @@ class _Work:
                 match message:
                     case Lend(number=number, endpoint=endpoint):
                         self.lent[number] = Listener(endpoint, (socket.socket(fileno=descriptor),))
+                    case Doors(rules=rules):
+                        self.rules = rules
                     case Work():
                         self._change(message)
 
@@ -131,6 +135,7 @@ class _Work:
                     for one in work.services
                 },
                 work.settings,
+                self.rules,
             )
         )
         named = {number for one in work.services for number in one.listeners}

@@ -31,6 +31,7 @@ from marchproxy_core.plugins import Tiers
 from marchproxy_core.table import Table
 
 if TYPE_CHECKING:
+    from marchproxy_core.door import Rule
     from marchproxy_core.services import Backend, Service
 
 _NAME = "tested"
@@ -193,6 +194,11 @@ class Running:
         self._publish(service.name, None)
         self.listeners.open(self._listening_beside(service))
 
+    def guard(self, *rules: Rule) -> None:
+        """Have these rules at the front door, and publish the table."""
+        now = self.table.current
+        self.table.publish(ServiceTable(now.assignments, now.settings, rules))
+
     async def stats(self) -> TierStats:
         """Call ``stats`` in a thread, as the engine does."""
         with trio.fail_after(_DEADLINE_S):
@@ -215,7 +221,8 @@ class Running:
         assignments.pop(name, None)
         if assignment is not None:
             assignments[name] = assignment
-        self.table.publish(ServiceTable(assignments, self.table.current.settings))
+        now = self.table.current
+        self.table.publish(ServiceTable(assignments, now.settings, now.door))
 
     def _listening_beside(self, service: Service) -> list[Service]:
         return [

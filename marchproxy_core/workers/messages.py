@@ -8,6 +8,7 @@ from __future__ import annotations
 import attrs
 
 from marchproxy_core.config import Settings
+from marchproxy_core.door import Rule
 from marchproxy_core.model import BackendView, Role
 from marchproxy_core.services import Endpoint, Service
 from marchproxy_core.workers.cells import ServiceCells
@@ -44,8 +45,15 @@ class Work:
 
 
 @attrs.frozen(kw_only=True)
+class Doors:
+    """The rules at the front door from here on, sent before the work that they are first in force for."""
+
+    rules: tuple[Rule, ...]
+
+
+@attrs.frozen(kw_only=True)
 class Retire:
     """Take nothing new, and end when the last connection has ended, or after the drain timeout."""
 
 
-Message = Lend | Work | Retire
+Message = Lend | Work | Doors | Retire

@@ -17,10 +17,11 @@ import attrs
 import structlog
 import trio
 
+from marchproxy_core.door import Rule
 from marchproxy_core.model import ServiceTable
 from marchproxy_core.workers.cells import ServiceCells
 from marchproxy_core.workers.channel import MOST_REPORT_BYTES, Frames, Report, frame, parse_report
-from marchproxy_core.workers.messages import Lend, Message, ServiceWork, Work
+from marchproxy_core.workers.messages import Doors, Lend, Message, ServiceWork, Work
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,6 +56,7 @@ class WorkerProcess:
     """Version of the work that it does."""
     _lent: dict[socket.socket, int] = attrs.field(factory=dict, init=False)
     _numbers: int = attrs.field(default=0, init=False)
+    _doors: tuple[Rule, ...] = attrs.field(default=(), init=False)
 
     @property
     def pid(self) -> int:
@@ -95,6 +97,10 @@ class WorkerProcess:
                 )
             )
         self._lent = lent
+        # Not a part of the work, which is sent at each change of a backend's health: they may be many.
+        if order.table.door is not self._doors:
+            self._doors = order.table.door
+            await self.send(Doors(rules=self._doors))
         await self.send(Work(version=order.version, settings=order.table.settings, services=tuple(services)))
 
     async def send(self, message: Message, descriptor: int | None = None) -> None:

@@ -5,6 +5,7 @@ Shared by TCP and UDP. Knows nothing of sockets.
 
 from __future__ import annotations
 
+import ipaddress
 from typing import TYPE_CHECKING, final
 
 import structlog
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Container
 
     from marchproxy_core.config import Settings
+    from marchproxy_core.door import Screen
     from marchproxy_core.services import Endpoint
     from marchproxy_core.workers.child import Worker
     from marchproxy_core.workers.messages import ServiceWork
@@ -47,6 +49,8 @@ class Carried:
         self._active_cell = self.first_cell + ACTIVE
         self._opened_cell = self.first_cell + OPENED
         self._suspect: set[Endpoint] = set()
+        self.screen: Screen | None = None
+        """The rules at the front door; None while there are none."""
         self.work = work
         self._adopt_limits(settings)
         self._adopt_backends()
@@ -61,11 +65,17 @@ class Carried:
         if work.backends and (work.backends != self._views or work.service.balance is not before.balance):
             self._adopt_backends()
 
-    def refuses(self, now_s: float) -> DropReason | None:
-        """Return why nobody new may come in now, None when one may."""
+    def refuses(self, now_s: float, client: str) -> DropReason | None:
+        """Return why a new client, by his address, may not come in now; None when he may."""
+        if self.screen is not None and self._is_blocked(self.screen, client):
+            return DropReason.BLOCKED
         if self._ledger.regions[0][MEMORY_FULL]:
             return DropReason.MEMORY_LIMIT
         return self._limits.refuses(now_s) if self._limits is not None else None
+
+    def _is_blocked(self, screen: Screen, client: str) -> bool:
+        ip = ipaddress.ip_address(client.partition("%")[0])
+        return screen.refuses(ip, self.work.service.name)
 
     def look(self, now_s: float) -> None:
         """Let the rate limits see the totals; once a tick, see ``LeakyBucket``."""

@@ -51,6 +51,7 @@ def probe(host: HostFacts, settings: Settings) -> ProbeReport:
     return ProbeReport(
         order=ORDER,
         carries=Carries.CONNECTIONS,
+        keeps_door=True,
         requirements=(
             Requirement(
                 need=f"Linux {_KERNEL[0]}.{_KERNEL[1]} or later",

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, final
 
 import structlog
 
+from marchproxy_core.door import Screen
 from marchproxy_core.drops import DropReason
 from marchproxy_core.model import Role
 from marchproxy_core.services import Protocol
 from marchproxy_core.workers.ledger import ALL_OPENED
-from marchproxy_core.workers.messages import Lend, Retire, Work
+from marchproxy_core.workers.messages import Doors, Lend, Retire, Work
 from marchproxy_sockets.carried import Carried
 from marchproxy_sockets.loop import Loop
 from marchproxy_sockets.tcp.pipes import Pipes
@@ -51,6 +52,7 @@ class Relay:
         self._given: dict[tuple[str, int], socket.socket] = {}
         """Copies of what is lent, one for each service that takes clients from it."""
         self._settings: Settings | None = None
+        self._screen: Screen | None = None
         self._opened_before = worker.ledger.mine[ALL_OPENED]
         self._asked_for_successor = False
         self._retired_s: float | None = None
@@ -86,6 +88,8 @@ class Relay:
                     self._lent[number] = (endpoint, sock)
                 case Work():
                     self._apply(message)
+                case Doors(rules=rules):
+                    self._screen = Screen(rules) if rules else None
                 case Retire():
                     self._retire()
 
@@ -96,6 +100,8 @@ class Relay:
             self._settings = settings = work.settings
             self._worker.configure(settings)
         names = {one.service.name for one in work.services}
+        for service in self._services.values():
+            service.carried.screen = self._screen
         for name in [name for name in self._services if name not in names]:
             self._drop(name)
         for one in work.services:
@@ -115,7 +121,9 @@ class Relay:
         if service is None:
             if work.role is Role.DRAINING:
                 return  # a worker that came later has nothing of it
-            service = self._services[name] = self._make(Carried(self._worker, work, settings))
+            carried = Carried(self._worker, work, settings)
+            carried.screen = self._screen
+            service = self._services[name] = self._make(carried)
         else:
             service.carried.update(work, settings)
             service.update()

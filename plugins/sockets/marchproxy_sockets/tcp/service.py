@@ -130,7 +130,7 @@ class TcpService:
             # Anything else is about a client that is gone already (accept(2), Error handling): the next one, please.
             return error.errno not in NO_DESCRIPTORS or self._shed(listening)
         sock = SocketType(_IPV6 if len(peer) == 4 else _IPV4, _STREAM, 0, descriptor)
-        refusal = self.carried.refuses(self.loop.now_s)
+        refusal = self.carried.refuses(self.loop.now_s, peer[0])
         if refusal is not None:
             self.carried.drop(refusal)
             _reset(sock)

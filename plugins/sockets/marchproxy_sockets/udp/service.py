@@ -186,7 +186,7 @@ class UdpService:
         elif self.active >= MOST_FLOWS:
             refusal = DropReason.FLOW_TABLE_FULL
         else:
-            refusal = carried.refuses(self.loop.now_s)
+            refusal = carried.refuses(self.loop.now_s, client[0])
         if refusal is None:
             flow = Flow(self, listening, key, client, control)
             refusal = flow.open()
