@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from marchproxy_core.services import IPAddress
 
 _NONE = bytes(layout.BACKEND.size)
+_PICKS_AT_ONCE = 64
+"""Each takes a file descriptor until the engine sees it."""
 
 
 @final
@@ -35,6 +37,7 @@ class BackendTables:
         self._numbers: Numbers[Endpoint] = Numbers(0, tables.backends.max_entries, "EBPF_MAPS_SIZE")
         self._written: dict[tuple[str, bytes], bytes] = {}
         self._picks: dict[int, tuple[Picks, tuple[int, ...]]] = {}
+        self._coming: dict[int, tuple[Map, tuple[Picks, tuple[int, ...]]]] = {}
         for key, value in items(tables.backends):
             if value != _NONE:
                 self._numbers.adopt(_endpoint(value), int.from_bytes(key, "little"))
@@ -64,7 +67,7 @@ class BackendTables:
         return place
 
     def put_picks(self, table: int, picks: Picks, places: tuple[int, ...]) -> None:
-        """Write a service's slots for one version of IP, all at once for the engine.
+        """Write a service's slots for one version of IP; :meth:`show_picks` has the engine see them, all at once.
 
         Args:
             table: Place of the table of picks.
@@ -78,10 +81,26 @@ class BackendTables:
         slots.extend([slots[0]] * (-len(slots) % PICKS_IN_ENTRY))
         raw, size = slots.tobytes(), layout.PICKS.size
         entries = [(word(at), raw[at * size : (at + 1) * size]) for at in range(len(raw) // size)]
-        with Map.create(picks_spec(picks.size)) as one:
-            update_many(one, entries)
-            self._tables.picks.update(word(table), word(one.fd))
-        self._picks[table] = (picks, places)
+        one = Map.create(picks_spec(picks.size))
+        self._coming[table] = one, (picks, places)
+        update_many(one, entries)
+        if len(self._coming) >= _PICKS_AT_ONCE:
+            self.show_picks()
+
+    def show_picks(self) -> None:
+        """Have the engine see the slots that were put since the last call.
+
+        Together, because the kernel waits for an RCU grace period after each change of a map of maps, some 10 ms
+        (maybe_wait_bpf_programs() in kernel/bpf/syscall.c): that of a thousand services would take as many.
+        """
+        coming, self._coming = self._coming, {}
+        try:
+            entries = [(word(table), word(one.fd)) for table, (one, _) in coming.items()]
+            update_many(self._tables.picks, entries)
+            self._picks.update({table: written for table, (_, written) in coming.items()})
+        finally:
+            for one, _ in coming.values():
+                one.close()
 
     def endpoint(self, place: int) -> Endpoint | None:
         """Return who has a place."""

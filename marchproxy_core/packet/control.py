@@ -234,8 +234,12 @@ class Control:
         fitness = {hook: judge(network.names) for hook, judge in self._judges.items()}
         arrangement = arrange(self._demands, network, fitness)
         entries: dict[bytes, bytes] = {}
-        for half in arrangement.halves:
-            entries |= self._write_half(half, network)
+        self._give_numbers(arrangement.halves)
+        try:
+            for half in arrangement.halves:
+                entries |= self._write_half(half, network)
+        finally:
+            self._backends.show_picks()
         # Before the services are: nobody is to slip in.
         strange = {number for number in map(number_in, self._entries.values()) if self._is_strange(number)}
         self._door.follow(self._rules, self._numbers_of_services(), strange, self._settings)
@@ -264,8 +268,7 @@ class Control:
     def _write_half(self, half: Half, network: NetworkFacts) -> dict[bytes, bytes]:
         """Write all that the entries of half a service point to, and return the entries."""
         service, settings = half.service, self._settings
-        keys = [service_key(*key) for key in half.keys]
-        number = self._number(service.name, keys)
+        number = self._numbers.of(service.name)
         places = tuple(
             self._backends.put(endpoint, self._sources(endpoint, network))
             for endpoint in half.picks.endpoints
@@ -290,21 +293,29 @@ class Control:
             interval=_interval_ns(rate),
             burst=_BURST_NS,
         )
-        return dict.fromkeys(keys, value)
+        return dict.fromkeys(_keys(half), value)
 
-    def _number(self, name: str, keys: Iterable[bytes]) -> int:
-        """Return a service's number; of one that a daemon before this one carried, the one it had."""
-        if self._numbers.known(name) is None:
-            for key in keys:
-                if key in self._entries:
-                    self._numbers.adopt(name, number_in(self._entries[key]))
-            number = self._numbers.of(name)
-            there = self._book.uncounted(self._book.live())
-            opening = self._book.count(self._book.unanswered(there))[number]
-            self._loads.put_right(number, self._book.count(there)[number], opening)
+    def _give_numbers(self, halves: Iterable[Half]) -> None:
+        """Give services that have none a number; those that a daemon before this one carried, the one they had."""
+        given: list[int] = []
+        try:
+            for half in halves:
+                if self._numbers.known(half.service.name) is None:
+                    for key in _keys(half):
+                        if key in self._entries:
+                            self._numbers.adopt(half.service.name, number_in(self._entries[key]))
+                    given.append(self._numbers.of(half.service.name))
+        finally:
+            if given:
+                self._begin_counting(given)
+
+    def _begin_counting(self, numbers: Iterable[int]) -> None:
+        there = self._book.uncounted(self._book.live())
+        active, opening = self._book.count(there), self._book.count(self._book.unanswered(there))
+        for number in numbers:
+            self._loads.put_right(number, active[number], opening[number])
             for hook in Hook:
                 self._meter.begin(number, hook)
-        return self._numbers.of(name)
 
     def _numbers_of_services(self) -> dict[str, int]:
         names = {name for table in self._demands.values() for name in table}
@@ -354,6 +365,10 @@ def service_key(ip: IPAddress, port: int, protocol: Protocol) -> bytes:
     return layout.SERVICE_KEY.pack(
         address=layout.address_bytes(ip), port=layout.port_bytes(port), protocol=PROTOCOLS[protocol]
     )
+
+
+def _keys(half: Half) -> list[bytes]:
+    return [service_key(*key) for key in half.keys]
 
 
 def number_in(entry: bytes) -> int:
