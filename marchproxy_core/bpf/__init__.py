@@ -21,7 +21,7 @@ from marchproxy_core.bpf.map_types import (
 )
 from marchproxy_core.bpf.maps import ANY, EXIST, NOEXIST, Map
 from marchproxy_core.bpf.objects import Descriptor
-from marchproxy_core.bpf.pins import PinDirectory, PinError, PinMismatch
+from marchproxy_core.bpf.pins import PinDirectory, PinError, PinMismatch, pin_folder
 from marchproxy_core.bpf.programs import (
     XDP_HAS_FRAGS,
     AttachType,
@@ -87,6 +87,7 @@ __all__ = [
     "filters_on",
     "find_bpffs",
     "items",
+    "pin_folder",
     "possible_cpus",
     "read_batches",
     "requirements",

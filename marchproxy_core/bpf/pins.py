@@ -50,6 +50,11 @@ class PinMismatch(PinError):
         self.differences = differences
 
 
+def pin_folder(root: Path = BPFFS) -> Path:
+    """Return where all directories of pins are; it may be missing, and is root's."""
+    return root / _FOLDER
+
+
 class _Lock:
     """The lock of one directory, held once by this process."""
 
@@ -83,7 +88,7 @@ class PinDirectory:
             PinError: Another process has it; the message says which. Or the directory is not ours.
             OSError: No right to make it, or no bpffs.
         """
-        path = root / _FOLDER / _checked(schema)
+        path = pin_folder(root) / _checked(schema)
         with _guard:
             if path in _locks:
                 _locks[path].users += 1

@@ -27,6 +27,7 @@ from marchproxy_core.engine.process import prepare_process
 from marchproxy_core.errors import MarchProxyError
 from marchproxy_core.host import HostFacts, gather_again, gather_host_facts
 from marchproxy_core.listeners import Buffers, ListenerSet
+from marchproxy_core.packet.left_behind import discard_left_behind
 from marchproxy_core.plugins import PluginRow, Tiers, discover
 from marchproxy_core.services import Service
 from marchproxy_core.table import Table
@@ -189,6 +190,8 @@ async def serve(
             )
             async with trio.open_nursery() as inner:
                 await inner.start(engine.run)
+                if not engine.carries_packets:
+                    await trio.to_thread.run_sync(discard_left_behind)
                 log.info("daemon.started", services=len(config.services), tiers=tiers.names)
                 task_status.started(daemon)
             log.info("daemon.stopped")

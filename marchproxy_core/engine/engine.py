@@ -193,6 +193,11 @@ class Engine:
         if self.ready:
             self._publish()
 
+    @property
+    def carries_packets(self) -> bool:
+        """Whether a tier that moves packets is needed, be it attached now or not."""
+        return Carries.PACKETS in self._carries().values()
+
     def stats(self) -> dict[str, TierStats]:
         """Return the counters by tier, summed over all attachments, as of the last pulse or :meth:`refresh_stats`."""
         self._history.keep({service.name for service in (*self.config.services, *self._leaving)})

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import socket
-import struct
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, final
@@ -16,6 +14,12 @@ import trio
 
 from marchproxy_core.bpf import PinDirectory, PinMismatch
 from marchproxy_core.packet.control import Control
+from marchproxy_core.packet.left_behind import (
+    directories_with_pins,
+    forwarding_of,
+    network_namespace,
+    set_loopback_forwarding,
+)
 from marchproxy_core.packet.retiring import retire
 from marchproxy_core.packet.tables import SCHEMA, Tables
 
@@ -24,8 +28,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-_SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h, since Linux 5.14
-_FORWARDING = ("ipv4/conf/{}/forwarding", "ipv6/conf/{}/forwarding")
 _CLOSE_S = 4.0
 
 
@@ -93,26 +95,21 @@ async def shared_engine(settings: Settings, stays: Callable[[], bool] = never) -
 
 def schema_directory() -> str:
     """Return the name of the directory for pins: the tables' schema, and the network namespace they are of."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        try:
-            (cookie,) = struct.unpack("Q", sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8))
-        except OSError:  # an inode is used again after its namespace is gone, a cookie never
-            cookie = Path("/proc/thread-self/ns/net").stat().st_ino
-    return f"{SCHEMA}-net-{cookie}"
+    return f"{SCHEMA}-{network_namespace()}"
 
 
 def _open(settings: Settings, name: str, stays: Callable[[], bool]) -> _Shared:
     with contextlib.ExitStack() as undo:
         pins = PinDirectory.open(name)
         undo.callback(pins.close)
-        _retire_other_schemas(pins, settings)
-        is_taken_over = bool(pins.names())
+        left_behind = directories_with_pins()
+        _retire_other_schemas(pins, left_behind, settings)
         tables = _open_tables(settings, pins)
         undo.callback(lambda: None if stays() else pins.unpin_all())
         undo.callback(tables.close)
         control = Control(tables, settings)
         undo.callback(control.close)
-        undo.enter_context(_loopback_forwards(stays, is_taken_over=is_taken_over))
+        undo.enter_context(_loopback_forwards(stays, unknown_before=bool(left_behind)))
         undo.callback(lambda: log.info("tables.kept", path=str(pins.path)) if stays() else None)
         return _Shared(PacketEngine(tables=tables, control=control, pins=pins, stays=stays), undo.pop_all())
 
@@ -125,35 +122,26 @@ def _open_tables(settings: Settings, pins: PinDirectory) -> Tables:
         return Tables.open(settings, pins)
 
 
-def _retire_other_schemas(own: PinDirectory, settings: Settings) -> None:
-    _, _, namespace = own.path.name.partition("-")
-    for path in own.path.parent.glob(f"*-{namespace}"):
-        if path != own.path and any(path.iterdir()):
+def _retire_other_schemas(own: PinDirectory, left_behind: Iterable[Path], settings: Settings) -> None:
+    for path in left_behind:
+        if path != own.path:
             with PinDirectory.open(path.name) as other:
                 reason = f"need tables of schema {SCHEMA}, have those of schema {path.name.partition('-')[0]}"
                 retire(other, reason, settings.drain_timeout)
 
 
 @contextlib.contextmanager
-def _loopback_forwards(stays: Callable[[], bool], *, is_taken_over: bool) -> Iterator[None]:
+def _loopback_forwards(stays: Callable[[], bool], *, unknown_before: bool) -> Iterator[None]:
     """Let the engine ask for routes as if packets came from the loopback interface (c/routes.h).
 
     The kernel answers nobody who asks for an interface that does not forward. This one has no packets to forward
-    but those that the host sends to itself, so nothing else changes. What it was before a daemon that was killed is
-    not known; then it gets what all interfaces have.
+    but those that the host sends to itself, so nothing else changes.
     """
-    # /proc/sys/net is that of the reading thread's namespace.
-    sysctls = Path("/proc/sys/net")
-    asked = "all" if is_taken_over else "lo"
-    before = {
-        sysctls / name.format("lo"): path.read_text(encoding="ascii")
-        for name in _FORWARDING
-        if (path := sysctls / name.format(asked)).exists()
-    }
-    for path in before:
-        path.write_text("1", encoding="ascii")
+    before = forwarding_of("all" if unknown_before else "lo")
+    for version in before:
+        set_loopback_forwarding(version, "1")
     try:
         yield
     finally:
-        for path, value in before.items() if not stays() else ():
-            path.write_text(value, encoding="ascii")
+        for version, value in before.items() if not stays() else ():
+            set_loopback_forwarding(version, value)

@@ -17,6 +17,7 @@ from system_rig import processes
 from system_rig.site import free_port
 
 from marchproxy_core.config import SETTINGS
+from marchproxy_core.packet.shared import schema_directory
 from marchproxy_core.testing import until
 from marchproxy_core.testing.servers import receive_exactly
 
@@ -61,8 +62,10 @@ async def start(tmp_path):
     """Start `scripts/run` with a copy of the example; whatever is left at the test's end is killed."""
     runs: list[FirstRun] = []
 
-    async def start(ports: dict[int, int] | None = None) -> FirstRun:
+    async def start(ports: dict[int, int] | None = None, drain_timeout: str = "2s") -> FirstRun:
         example = (TREE / "examples/first.yaml").read_text()
+        assert "drain_timeout: 2s" in example
+        example = example.replace("drain_timeout: 2s", f"drain_timeout: {drain_timeout}")
         named = sorted({int(port) for port in re.findall(r"\b1[89]\d{3}\b", example)})
         ports = ports or {port: free_port() for port in (*named, 8080)}
         file = tmp_path / f"first {len(runs)}.yaml"  # a path with a space in it
@@ -88,6 +91,11 @@ async def start(tmp_path):
                 for pid in run.everybody() if run.process.poll() is None else ():
                     os.kill(pid, signal.SIGKILL)
                 await run.ended()
+
+
+def is_in_the_kernel() -> bool:
+    """Whether a daemon in this network namespace has, or left, anything there."""
+    return Path("/sys/fs/bpf/marchproxy", schema_directory()).exists()
 
 
 async def ask(port: int) -> str:
@@ -123,12 +131,15 @@ async def test_it_shows_the_tier_and_the_lines_to_try(start):
     await run.is_up()
     told = run.told.read_text()
     assert re.search(r"sockets +700 +chosen", told)
+    # Its services are on loopback, so nothing is put on the host's interfaces.
+    assert re.search(r"ebpf +500 +(idle|refused)", told)
+    assert not is_in_the_kernel()
     assert f"curl http://127.0.0.1:{run.ports[18080]}/" in told
     assert f"curl http://127.0.0.1:{run.ports[8080]}/admin/acceleration" in told
 
 
 async def test_a_second_ctrl_c_does_not_wait_for_open_connections(start):
-    run = await start()
+    run = await start(drain_timeout="60s")
     await run.is_up()
     everybody = run.everybody()
     async with await trio.open_tcp_stream("127.0.0.1", run.ports[18007]) as stream:

@@ -28,12 +28,7 @@ async def is_refused(service) -> bool:
 
 async def drops(daemon, reason):
     """Wait until something was dropped for this reason, and return how many packets."""
-
-    async def counted():
-        return await daemon.metric("marchproxy_drops_total", service="web", tier="ebpf", reason=reason) > 0
-
-    await until(counted, what=f"drops for {reason}")
-    return await daemon.metric("marchproxy_drops_total", service="web", tier="ebpf", reason=reason)
+    return await daemon.counts_some("marchproxy_drops_total", service="web", tier="ebpf", reason=reason)
 
 
 @pytest.mark.parametrize(

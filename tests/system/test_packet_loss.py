@@ -9,7 +9,13 @@ import trio
 from system_rig import load
 from system_rig.packet_site import HOOKS
 
+from marchproxy_core.packet.left_behind import forwarding_of
+from marchproxy_core.testing import until
+
 pytestmark = pytest.mark.root
+
+RETIRING_S = 0.9
+"""Less than the pause after a tier's first failure."""
 
 
 async def everything(packets, **settings):
@@ -39,7 +45,7 @@ async def test_a_program_removed_by_hand_costs_no_new_connection_and_is_put_back
         packets.detach("to_client")
         await daemon.told("tier.demoted", tier="ebpf")
         await traffic.goes_on()
-        assert await daemon.metric("marchproxy_connections_opened_total", service="web", tier="sockets") > 0
+        await daemon.counts_some("marchproxy_connections_opened_total", service="web", tier="sockets")
         await packets.carried_by(daemon, "ebpf", web)
         await traffic.join()
         await traffic.goes_on()
@@ -57,8 +63,10 @@ async def test_a_killed_daemon_is_not_missed_and_the_next_one_takes_over(packets
         daemon = await packets.start_on("ebpf", web, echo)
         await traffic.goes_on()
         traffic.lost_nothing()
+        await counters_are_sane(daemon, traffic)
     await packets.stop(daemon)
     assert packets.pinned() == []
+    assert await packets.lab.proxy.call(forwarding_of, "lo") == {"ipv4": "0\n", "ipv6": "0\n"}
 
 
 async def test_kept_attached_it_forwards_without_a_daemon_and_the_next_one_takes_over(packets):
@@ -89,20 +97,34 @@ async def counters_are_sane(daemon, traffic):
     assert await daemon.metric("marchproxy_drops_total") == 0, drops
 
 
+async def flows_end_last(daemon, traffic):
+    """See flows go on while their tables retire, and newcomers served meanwhile; return why they retire."""
+    await daemon.told("tables.retired")
+    chunks = [one.chunks for one in traffic.streams]
+
+    def are_discarded():
+        faults = [one.fault for one in traffic.streams if one.fault]
+        discarded = bool(daemon.events("tables.discarded"))
+        assert discarded or not faults
+        return discarded
+
+    await until(are_discarded, what="the old tables are gone")
+    assert all(one.chunks > before for one, before in zip(traffic.streams, chunks, strict=True))
+    assert traffic.failed == []
+    (retired,) = daemon.events("tables.retired")
+    return retired["reason"]
+
+
 async def test_other_sizes_after_a_kill_let_the_flows_end_first(packets):
-    daemon, web, echo = await everything(packets, drain_timeout=2)
+    daemon, web, echo = await everything(packets, drain_timeout=RETIRING_S)
     async with load(web, echo) as traffic:
         packets.kill(daemon)
         await daemon.exit_status()
-        daemon = await packets.start(web, echo, ebpf_conn_map_size=1024)
-        assert daemon.events("tables.retired")[0]["reason"] == "keys: max_entries 131072, want 2048"
-        # New ones are the sockets tier's, while the flows of before go on.
-        await traffic.goes_on()
-        assert await daemon.metric("marchproxy_connections_opened_total", service="web", tier="sockets") > 0
-        assert traffic.failed == []
-        assert [one.fault for one in traffic.streams if one.fault] == []
+        packets.write(web, echo, ebpf_conn_map_size=1024)
+        daemon = await packets.launch()
+        assert await flows_end_last(daemon, traffic) == "keys: max_entries 131072, want 2048"
+        await daemon.counts_some("marchproxy_connections_opened_total", service="web", tier="sockets")
         await packets.carried_by(daemon, "ebpf", web, echo)
-        assert daemon.events("tables.discarded")
         await traffic.join()
         await traffic.goes_on()
         assert traffic.failed == []
@@ -111,7 +133,7 @@ async def test_other_sizes_after_a_kill_let_the_flows_end_first(packets):
 
 
 async def test_another_schema_after_a_kill_lets_the_flows_end_first(packets):
-    daemon, web, echo = await everything(packets, drain_timeout=2)
+    daemon, web, echo = await everything(packets, drain_timeout=RETIRING_S)
     async with load(web, echo) as traffic:
         packets.kill(daemon)
         await daemon.exit_status()
@@ -120,15 +142,23 @@ async def test_another_schema_after_a_kill_lets_the_flows_end_first(packets):
         another.mkdir(mode=0o700)
         for pin in list(packets.pins.iterdir()):
             pin.rename(another / pin.name)
-        daemon = await packets.start(web, echo)
-        assert "those of schema 0" in daemon.events("tables.retired")[0]["reason"]
-        await traffic.goes_on()
-        assert traffic.failed == []
-        assert [one.fault for one in traffic.streams if one.fault] == []
+        daemon = await packets.launch()
+        assert "those of schema 0" in await flows_end_last(daemon, traffic)
         await packets.carried_by(daemon, "ebpf", web, echo)
         await traffic.goes_on()
         assert traffic.failed == []
     assert not another.exists()
+
+
+async def test_a_daemon_that_is_not_to_use_the_kernel_removes_what_a_killed_one_left(packets):
+    daemon, web, echo = await everything(packets)
+    packets.kill(daemon)
+    await daemon.exit_status()
+    daemon = await packets.start(web, echo, enable_ebpf=False)
+    await until(lambda: packets.pinned() == [], what="nothing is pinned")
+    assert daemon.events("tables.discarded")[0]["reason"] == "no tier of this daemon uses them"
+    assert await web.visit() == "a"
+    await daemon.counts("marchproxy_connections_opened_total", 1, service="web", tier="sockets")
 
 
 async def test_a_second_daemon_says_who_has_the_tables_and_serves_by_sockets(packets):

@@ -133,6 +133,17 @@ class Daemon:
         except TimeoutError:
             raise AssertionError(f"{name} {labels} is {seen[0]}, want {value}") from None
 
+    async def counts_some(self, name: str, **labels: str) -> float:
+        """Wait until a metric is above 0; return it."""
+        seen = [0.0]
+
+        async def reached() -> bool:
+            seen[0] = await self.metric(name, **labels)
+            return seen[0] > 0
+
+        await until(reached, deadline_s=LONGEST_S, what=f"some {name} {labels}")
+        return seen[0]
+
     async def backends(self) -> dict[int, dict[str, object]]:
         """Return what ``/admin/backends/health`` says, by port."""
         rows = (await self.ask("/admin/backends/health")).json()["backends"]

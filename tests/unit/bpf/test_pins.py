@@ -226,3 +226,15 @@ def test_names_that_bpffs_does_not_take_are_refused(root, name):
         PinDirectory.open(name, root)
     with PinDirectory.open("1", root) as pins, pytest.raises(ValueError, match="need a name of 1 to 64"):
         pins.file(name)
+
+
+def test_an_empty_directory_goes_with_its_last_user_and_one_with_pins_stays(root):
+    with PinDirectory.open("1", root) as first, PinDirectory.open("1", root):
+        pass
+    assert not first.path.exists()
+    with PinDirectory.open("1", root) as again:
+        again.open_or_create(SPEC).close()
+    assert again.path.exists()
+    with PinDirectory.open("1", root) as last:
+        assert last.unpin_all() == ("flows",)
+    assert not last.path.exists()

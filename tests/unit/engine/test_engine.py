@@ -297,6 +297,39 @@ async def test_a_client_that_never_ends_is_cut_off_after_the_drain_timeout(echo_
         await stream.aclose()
 
 
+@pytest.mark.parametrize("keep", [True, False])
+async def test_told_to_keep_attached_a_drain_leaves_a_tier_that_outlives_it_as_it_is(echo_tier, keep):
+    class Lasting(echo_tier):
+        stayed = None
+
+        @hookimpl
+        def attach(self, context):
+            return self._lasting(context)
+
+        @asynccontextmanager
+        async def _lasting(self, context):
+            async with self._attached() as attachment:
+                attachment.outlives = True
+                assert not context.stays()
+                try:
+                    yield attachment
+                finally:
+                    self.stayed = context.stays()
+
+    tier = Lasting("only", 700)
+    engine = engine_of(tier, drain_timeout=30.0 if keep else 0.0)
+    engine.keep_attached = keep
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(engine.run)
+            stream, _ = await client_of(engine)
+            engine.drain()
+        await stream.aclose()
+    assert tier.stayed is keep
+    roles = {one.role for one in tier.services.current.assignments.values()}
+    assert roles == {Role.CHOSEN if keep else Role.DRAINING}
+
+
 async def test_a_reload_keeps_what_stays_adds_what_comes_and_drains_what_goes(echo_tier, nursery):
     stays, goes, comes = (attrs.evolve(echo_service(), name=name) for name in ("stays", "goes", "comes"))
     engine = engine_of(echo_tier("only", 700), service=stays, drain_timeout=30.0)
