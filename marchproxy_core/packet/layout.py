@@ -78,7 +78,7 @@ class Struct:
         return bytes(types().buffer(value))
 
     def unpack(self, raw: bytes) -> Mapping[str, Value]:
-        """Return the fields of a structure: numbers as they are, arrays as tuples, addresses as 16 bytes."""
+        """Return the fields of a structure: numbers as they are, arrays of them as tuples, all else as bytes."""
         value = types().from_buffer(f"{self._name} *", raw)
         return {name: self._value(field.type, getattr(value[0], name)) for name, field in self._type.fields}
 
@@ -88,6 +88,8 @@ class Struct:
             return value
         if kind.kind == "struct":
             return bytes(types().buffer(types().addressof(value)))
+        if kind.item.kind == "struct":
+            return bytes(types().buffer(value))  # its elements would point into memory that goes away
         return tuple(types().unpack(value, kind.length))
 
 

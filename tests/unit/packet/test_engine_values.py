@@ -91,3 +91,13 @@ def _opened(engine, version, client, slots, port, *, by_address=True):
     leg = attrs.evolve(flow.from_client, source=client)
     engine.run(leg.frame(flow.segment("S")))
     return tuple(flows_in_use(engine, 64).values())
+
+
+def test_what_is_unpacked_can_be_packed_again():
+    raw = bytes(at & 255 for at in range(layout.FLOW.size))
+    fields = layout.FLOW.unpack(raw)
+    assert all(isinstance(value, int | bytes | tuple) for value in fields.values())
+    assert all(
+        isinstance(each, int) for value in fields.values() if isinstance(value, tuple) for each in value
+    )
+    assert layout.FLOW.pack(**fields) == raw
