@@ -215,10 +215,13 @@ static MP_INLINE int mp_follow(struct mp_flow *flow, uint32_t side, const struct
 {
     int again = mp_see(flow, side, view);
     uint32_t ticks = settings->established_ticks;
-    if (mp_is_closed(flow))
+    if (mp_is_closed(flow)) {
         ticks = settings->closing_ticks;
-    else if (view->protocol == MP_TCP && !(flow->seen[MP_FROM_CLIENT] & MP_SEEN_ACK))
+    } else if (view->protocol == MP_TCP && !(flow->seen[MP_FROM_CLIENT] & MP_SEEN_ACK)) {
+        if (side == MP_FROM_BACKEND)
+            return again; /* it repeats its answer for a minute, also where nobody asked */
         ticks = settings->opening_ticks;
+    }
     uint32_t expires = mp_tick(now) + ticks;
     if (expires != flow->expires)
         flow->expires = expires;

@@ -114,6 +114,16 @@ def _of_tcp(flow: Flow) -> Iterator[Row]:
         ),
     )
     yield Row(
+        says=f"{name(flow)}: a backend that repeats its answer does not lengthen a flow whose client says nothing",
+        steps=(
+            opened[0],
+            opened[2],
+            flow.reply(
+                flow.segment("SA"), changes=(Later(3 * _TICK_NS),), seen=_seen(_ANY, _ANY, OPENING - 3)
+            ),
+        ),
+    )
+    yield Row(
         says=f"{name(flow)}: what a client sends before the backend has is no answer, nor is a reset",
         steps=(
             opened[0],
