@@ -48,6 +48,8 @@ class NetworkFacts:
     ways: Mapping[IPAddress, Way]
     names: Mapping[int, str]
     """Names of the Ethernet interfaces that are up, by index."""
+    down: Mapping[int, str] = attrs.field(factory=dict)
+    """Names of those that are there and not up."""
 
 
 def look_at_network(destinations: Iterable[IPAddress]) -> NetworkFacts:
@@ -65,13 +67,14 @@ def look_at_network(destinations: Iterable[IPAddress]) -> NetworkFacts:
             ip = ipaddress.ip_address(text)
             if not (ip.is_loopback or ip.is_link_local):
                 addresses[ip] = message["index"]
-        names = {
-            link["index"]: str(link.get_attr("IFLA_IFNAME"))
-            for link in netlink.get_links()
-            if link["ifi_type"] == _ARPHRD_ETHER and link.get_attr("IFLA_OPERSTATE") in ("UP", "UNKNOWN")
-        }
+        names: dict[int, str] = {}
+        down: dict[int, str] = {}
+        for link in netlink.get_links():
+            if link["ifi_type"] == _ARPHRD_ETHER:
+                group = names if link.get_attr("IFLA_OPERSTATE") in ("UP", "UNKNOWN") else down
+                group[link["index"]] = str(link.get_attr("IFLA_IFNAME"))
         ways = {ip: _way(netlink, ip) for ip in set(destinations)}
-    return NetworkFacts(addresses=addresses, ways=ways, names=names)
+    return NetworkFacts(addresses=addresses, ways=ways, names=names, down=down)
 
 
 def _way(netlink: IPRoute, ip: IPAddress) -> Way:

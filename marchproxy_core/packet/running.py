@@ -84,26 +84,34 @@ class PacketAttachment(Attachment):
 
     def _take(self, look: Callable[[], Arrangement]) -> Arrangement:
         arrangement = look()
-        names = self.engine.control.network.names
-        needed = set(arrangement.interfaces(self.hook))
-        if (
-            self.engine.control.has_flows()
-        ):  # of a service that drains, or was moved; or of an earlier daemon's
-            needed |= {index for index, name in names.items() if name in self.interfaces}
-        wanted = {index: names[index] for index in needed if index in names}
-        if self.only:
-            wanted = {index: name for index, name in names.items() if name in self.only}
-            missing = set(self.only) - set(wanted.values())
-            if missing:
-                raise TierUnavailable(
-                    f"the interfaces {', '.join(self.only)}",
-                    f"no {', no '.join(sorted(missing))}",
-                    "bring them up, or change the setting",
-                )
+        network = self.engine.control.network
+        there = {**network.names, **network.down}
+        wanted = {
+            index: name
+            for index, name in there.items()
+            if self._is_needed(index, name, arrangement.interfaces(self.hook))
+        }
+        missing = set(self.only) - set(wanted.values())
+        if missing:
+            raise TierUnavailable(
+                f"the interfaces {', '.join(self.only)}",
+                f"no {', no '.join(sorted(missing))}",
+                "make them, or change the setting",
+            )
         self.seat.stand_on(wanted)
         self.engine.control.has_program(self.hook)
         self.interfaces = frozenset(wanted.values())
         return arrangement
+
+    def _is_needed(self, index: int, name: str, needed: frozenset[int]) -> bool:
+        if self.only:
+            return name in self.only
+        control = self.engine.control
+        if index in needed and index in control.network.names:
+            return True
+        # One that is down stays: XDP's own coming and going takes the links of some NICs down and up. Others stay for
+        # flows: of a service that drains or was moved, or an earlier daemon's.
+        return name in self.interfaces and (index in control.network.down or control.has_flows())
 
     def judge(self, interfaces: Mapping[int, str]) -> Fitness:
         """Say where the program cannot be: where the operator, or the seat, does not want it."""

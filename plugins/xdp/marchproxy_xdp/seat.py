@@ -17,7 +17,7 @@ import attrs
 from marchproxy_core.bpf import BpfError, Link, XdpMode, who_holds_xdp
 from marchproxy_core.errors import TierFault, TierUnavailable
 from marchproxy_core.packet.arrangement import Fitness
-from marchproxy_xdp.interfaces import Place, look_at
+from marchproxy_xdp.interfaces import Feature, Place, look_at, read_features
 from marchproxy_xdp.judging import build_for, loss_on, needs_of, xmit_need
 from marchproxy_xdp.programs import NAME
 
@@ -33,6 +33,7 @@ _MODES = {XdpMode.DRIVER: "driver", XdpMode.GENERIC: "generic"}
 _PATIENCE_S = 2.0
 """For what the kernel takes off an interface by and by, after the last pin of its link went."""
 _LOOK_S = 0.02
+_FIND_OUT = "find out who did it; the program is put back at the next try"
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -108,18 +109,24 @@ class XdpSeat:
             _refuse(xmit_need(place for place in look_at(interfaces.values()) if place.index in self._held))
 
     def check(self) -> None:
-        """Raise TierFault when the program is gone from an interface, or is another one now."""
-        for held in tuple(self._held.values()):
-            info = held.link.info()
+        """Raise TierFault when the program is gone from an interface, is another one, or redirects into nowhere."""
+        held = dict(self._held)
+        for one in held.values():
+            info = one.link.info()
             if not info.interface:
-                what = f"the program is gone from interface {held.name}"
-            elif info.program_id != held.program:
-                what = f"another program ({info.program_id}) is in our link on interface {held.name}"
-            else:
-                continue
-            raise TierFault(
-                "xdp", "running", what, "find out who did it; the program is put back at the next try"
-            )
+                raise _fault(f"the program is gone from interface {one.name}", _FIND_OUT)
+            if info.program_id != one.program:
+                raise _fault(
+                    f"another program ({info.program_id}) is in our link on interface {one.name}", _FIND_OUT
+                )
+        if held and self._mode is XdpMode.DRIVER:
+            features = read_features() or {}
+            for index in held.keys() & features.keys():
+                if Feature.NDO_XMIT not in features[index]:
+                    raise _fault(
+                        f"interface {held[index].name} takes no redirected frames any more",
+                        "on a veth: ethtool -K PEER gro on, in the peer's namespace",
+                    )
 
     def let_go(self) -> None:
         """Leave the program where it still is; nothing else is called after this."""
@@ -178,6 +185,10 @@ class XdpSeat:
     def _leave(self, held: _Held) -> None:
         _detach(held.link)
         self._engine.pins.unpin(held.pin)
+
+
+def _fault(what: str, fix: str) -> TierFault:
+    return TierFault("xdp", "running", what, fix)
 
 
 def _is_updated(link: Link, program: Program) -> bool:

@@ -124,6 +124,36 @@ async def test_an_interface_that_goes_takes_nothing_else_along(rig, lab, wire):
             await running.stats()
 
 
+@pytest.mark.parametrize("named", [(), ("to_client", "to_server")], ids=["any", "named"])
+async def test_a_link_that_is_down_for_a_while_keeps_its_program(rig, lab, wire, named):
+    async with tcp_server(wire) as server:
+        service = service_for(wire, server.backend)
+        async with (await rig.subject(xdp_interface=named)).running(service) as running:
+            (before,) = await holders(lab)
+            control = running.attachment.engine.control
+            await lab.client.set_up("to_proxy", False)
+
+            async def has_heard(of_down):
+                return ("to_client" in control.network.down.values()) is of_down
+
+            await until(lambda: has_heard(True), what="a link that is down")
+            await running.stats()
+            await lab.client.set_up("to_proxy", True)
+            await until(lambda: has_heard(False), what="a link that is up again")
+            assert await holders(lab) == (before,)
+
+
+async def test_a_far_end_that_would_lose_frames_is_noticed(rig, lab, wire):
+    async with (
+        tcp_server(wire) as server,
+        (await rig.subject()).running(service_for(wire, server.backend)) as running,
+    ):
+        await running.stats()
+        await rig.set_offload(lab.client, "to_proxy", "gro", on=False)
+        with pytest.raises(TierFault, match="to_client takes no redirected frames"):
+            await running.stats()
+
+
 async def test_jumbo_frames_come_through_whole(rig, lab, wire):
     for namespace, interfaces in (
         (lab.client, ["to_proxy"]),
