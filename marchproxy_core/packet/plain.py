@@ -60,6 +60,11 @@ def _declared() -> cffi.FFI:
     return ffi
 
 
+@lru_cache
+def _opened(library: Path) -> cffi.FFI.CData:
+    return _declared().dlopen(str(library))
+
+
 @final
 class PlainEngine:
     """One world: tables as bpf(2) has them, a clock that stands still, and routes of the caller's."""
@@ -77,7 +82,7 @@ class PlainEngine:
         """Make an empty world.
 
         Args:
-            library: As :func:`build` made it.
+            library: As :func:`build` made it; it stays loaded, so another one needs another path.
             flows: Places for flows.
             services: Numbers for services, 0 among them.
             backends: Places for backends, and as many for source addresses.
@@ -85,7 +90,7 @@ class PlainEngine:
             partial: Whether checksums may be partial, as on veth.
         """
         self._ffi = _declared()
-        self._lib = self._ffi.dlopen(str(library))
+        self._lib = _opened(library)
         self._world = self._ffi.gc(
             self._lib.mp_plain_new(flows, services, backends, hook, partial), self._lib.mp_plain_free
         )
