@@ -30,18 +30,15 @@ _STRUCTS: dict[str, Struct] = {
 class PlainTableEngine:
     """The library that ``marchproxy_core.packet.plain.build`` made, and a world in it."""
 
-    def __init__(self, library: Path, build: Build = Build.PLAIN, *, room: int = GROWTH_BYTES) -> None:
+    def __init__(self, library: Path, build: Build = Build.PLAIN) -> None:
         """Play a hook.
 
         Args:
             library: The compiled library.
             build: One of the plain ones.
-            room: Bytes by which a frame may grow. With 0 a sanitizer sees each byte read behind a frame, and no
-                packet is answered by an ICMP error.
         """
         self.build = build
         self._library = library
-        self._room = room
         self._now = START_NS
         self._places = FLOWS
         self._engine: PlainEngine | None = None
@@ -78,13 +75,20 @@ class PlainTableEngine:
         del via
         assert not gso_size, "only TC has packets that stand for several"
         assert self._book is not None, "begin() comes first"
-        outcome = self._running.run(frame, room=self._room)
+        outcome = self._running.run(frame, room=GROWTH_BYTES)
         counted = self._book.told()
         if counted != (outcome.service, outcome.reason):
             raise AssertionError(f"counted as {counted}, and told as {outcome}")
         return Result(
             verdict=outcome.verdict, reason=outcome.reason, service=outcome.service, frame=outcome.frame
         )
+
+    def run_cut(self, frame: bytes) -> None:
+        """Give it a frame in memory that ends with it, so that a sanitizer sees each read behind it.
+
+        No room for ICMP errors then; and what it counts is counted with the next frame, so begin anew before that.
+        """
+        self._running.run(frame)
 
     def pass_time(self, by_ns: int) -> None:
         """Move the clock."""

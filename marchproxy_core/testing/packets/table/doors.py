@@ -177,6 +177,14 @@ def _paced(flow: Flow) -> Iterator[Row]:
         world=_world(_prefix(_NARROW[flow.version], _ALLOW), doors=_DOORS["HAS_PREFIXES"], **pace),
         steps=(flow.request(), flow.request(packet), flow.request(packet)),
     )
+    number = WORLD.number(flow.version, flow.protocol)
+    yield Row(
+        says=f"{name(flow)}: nor has one of a prefix that its service allows",
+        world=_world(
+            _prefix(_NARROW[flow.version], _ALLOW, number), doors=_DOORS["HAS_SERVICE_PREFIXES"], **pace
+        ),
+        steps=(flow.request(), flow.request(packet), flow.request(packet)),
+    )
 
 
 def _nonsense(flow: Flow) -> Iterator[Row]:
