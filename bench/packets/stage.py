@@ -41,7 +41,7 @@ from marchproxy_core.testing import Lab, Namespace, open_lab, until
 
 BATCH = 64
 _SETTLE_S = 0.3
-_PASSES = 3
+_PASSES = 6
 _PLAN = MapSpec(name="plan", type=MapType.ARRAY, value_size=traffic.PLAN_BYTES, max_entries=1)
 
 
@@ -200,7 +200,7 @@ async def _open_flows(
     """
     missing = point.flows
     for each in range(_PASSES):
-        pace = traffic.PRIMING_PACE * 4**each
+        pace = min(traffic.PRIMING_PACE * 4**each, traffic.SLOWEST_PACE)
         plan = traffic.plan(point, generator.ends, opens=opens, pace=pace)
         wanted = programs.packets(sink) + point.flows
         await client.call(_send, generator, plan, _frame(point, generator), point.flows * pace)

@@ -17,6 +17,8 @@ FIRST_SOURCE_PORT = 2000
 FIRST_PORT = 1000
 PRIMING_PACE = 64
 """While flows are opened, one run of the generator in so many sends a packet: none may be lost."""
+SLOWEST_PACE = 1024
+"""What that becomes, in steps, where some were lost: a core that strangers use may be late by some ms."""
 
 _NUMBERS: dict[Protocol, int] = {"udp": socket.IPPROTO_UDP, "tcp": socket.IPPROTO_TCP}
 _TEMPLATE_BYTES = 56

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bench.packets.traffic import Point
 
 _TURN_S = 120.0
+_TRIES = 3
 PROFILE = 0
 """The round in which the kernel times programs."""
 
@@ -34,7 +35,8 @@ async def take(
     Args:
         carriers: Those that are there.
         points: What to have under way.
-        rounds: How many turns each has; one more follows in which programs are timed.
+        rounds: How many turns each has; one more follows in which programs are timed. A turn that failed or was refused,
+            as on a machine that others use, is tried again, up to twice.
         seconds: How long a turn counts.
         cpus: The generator's, and the core's.
         tell: Called with each reading at once.
@@ -44,10 +46,20 @@ async def take(
         for point in points:
             for carrier in carriers:
                 if round_ != PROFILE or carrier.is_program:
-                    reading = await _turn(carrier, point, round_, seconds, cpus)
+                    reading = await _turn_that_counts(carrier, point, round_, seconds, cpus)
                     readings.append(reading)
                     tell(reading)
     return readings
+
+
+async def _turn_that_counts(
+    carrier: Carrier, point: Point, round_: int, seconds: float, cpus: tuple[int, int]
+) -> Reading:
+    for _ in range(_TRIES - 1):
+        reading = await _turn(carrier, point, round_, seconds, cpus)
+        if reading.sample is not None and reading.sample.refusal is None:
+            return reading
+    return await _turn(carrier, point, round_, seconds, cpus)
 
 
 async def _turn(
