@@ -35,7 +35,7 @@ async def take(
     Args:
         carriers: Those that are there.
         points: What to have under way.
-        rounds: How many turns each has; one more follows in which programs are timed. A turn that failed or was refused,
+        rounds: How many turns each has; one more follows in which programs are timed. One that failed or was refused,
             as on a machine that others use, is tried again, up to twice.
         seconds: How long a turn counts.
         cpus: The generator's, and the core's.
