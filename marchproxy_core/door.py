@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, final
 import attrs
 
 if TYPE_CHECKING:
-    from marchproxy_core.services import IPAddress
+    from marchproxy_core.services import Endpoint, IPAddress
 
 Prefix = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -140,6 +140,10 @@ class Screen:
         A prefix that is blocked for all services stays so whatever a service allows.
         """
         return Door.BLOCK in (self.door("", client), self.door(service, client))
+
+    def shuts_off(self, backends: Iterable[Endpoint]) -> Endpoint | None:
+        """Return the first of these backends that is blocked for all services: packet tiers drop its answers too."""
+        return next((one for one in backends if self.door("", one.ip) is Door.BLOCK), None)
 
     def door(self, service: str, client: IPAddress) -> Door | None:
         """Return what the rules of one service, or with "" of all, have for a client; None: nothing."""

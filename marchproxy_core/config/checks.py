@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from marchproxy_core.config.kinds import UnixAddress
 from marchproxy_core.config.values import DEFAULT
+from marchproxy_core.door import Door, Rule, Screen
 from marchproxy_core.errors import ConfigProblem
 from marchproxy_core.services import ANY_IPV4, ANY_IPV6, Endpoint, Protocol, Service
 
@@ -64,7 +65,23 @@ def check_services(
                 got = f"{service.protocol.value} {endpoint} as {owner.name} has it ({owner.origin})"
                 what = f"service {service.name}: listen"
                 problems.found.append(ConfigProblem(service.origin, what, got, "an address of its own"))
+    _check_door(services, settings, origins, problems)
     _check_admin(addresses, settings, origins, problems, notes)
+
+
+def _check_door(
+    services: tuple[Service, ...], settings: Settings, origins: Mapping[str, Origin], problems: Problems
+) -> None:
+    """Backends are not to be shut off: packet tiers drop all that comes from a blocked prefix."""
+    doors = ((Door.BLOCK, settings.door_block), (Door.ALLOW, settings.door_allow))
+    screen = Screen(Rule(prefix=prefix, door=door) for door, prefixes in doors for prefix in prefixes)
+    for service in services:
+        shut_off = screen.shuts_off(backend.endpoint for backend in service.backends)
+        if shut_off is not None:
+            got = f"a prefix with backend {shut_off} of service {service.name} in it, whose answers would be dropped"
+            want = f"{shut_off.ip} in DOOR_ALLOW, or blocks without it"
+            where = str(origins.get("DOOR_BLOCK", DEFAULT))
+            problems.found.append(ConfigProblem(where, "DOOR_BLOCK", got, want))
 
 
 def _check_admin(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING, final
 
-from marchproxy_core.door import Door, DoorAction, KnownRule, Rule, RuleOrigin
+from marchproxy_core.door import Door, DoorAction, KnownRule, Rule, RuleOrigin, Screen
 from marchproxy_core.errors import DoorError
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class FrontDoor:
         self._check_service(change.service)
         if key not in self._known:
             self._check_room()
+        self._check_backends(change)
         ends_at = None if change.lasts_s is None else now + change.lasts_s
         rule = Rule(prefix=change.prefix, door=change.door, service=change.service)
         self._asked[key] = KnownRule(rule=rule, origin=RuleOrigin.COMMAND, ends_at=ends_at)
@@ -108,6 +109,18 @@ class FrontDoor:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names) or 'none'}"
             raise DoorError(f"no service {name!r}; {hint}")
+
+    def _check_backends(self, change: DoorChange) -> None:
+        rule = Rule(prefix=change.prefix, door=change.door, service=change.service)
+        rules = {**{known.rule.key: known.rule for known in self.known}, rule.key: rule}
+        if rule.door is Door.BLOCK and not rule.service:
+            backends = [one.endpoint for service in self._config.services for one in service.backends]
+            shut_off = Screen(rules.values()).shuts_off(one for one in backends if one.ip in rule.prefix)
+            if shut_off is not None:
+                raise DoorError(
+                    f"{rule.prefix} has backend {shut_off} in it, whose answers would be dropped too - fix: let it in "
+                    f"first with 'marchproxy block add --allow {shut_off.ip}', or name a service"
+                )
 
     def _check_room(self) -> None:
         # All of IPv4 may take an entry more for each service (packet/door.py).

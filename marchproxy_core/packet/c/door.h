@@ -61,10 +61,12 @@ static MP_INLINE enum mp_reason mp_screen(const struct mp_view *view, const stru
 static MP_INLINE enum mp_reason mp_screen_client(const struct mp_view *view, const struct mp_settings *settings, uint32_t service,
                                                  int begins, uint64_t now)
 {
-    if (begins && settings->doors & MP_HAS_SERVICE_PREFIXES) {
+    if (settings->doors & MP_HAS_SERVICE_PREFIXES && (begins || settings->pace_interval)) {
         uint32_t door = mp_door_of(view, service);
-        if (door)
-            return door == MP_BLOCK ? MP_BLOCKED : MP_FORWARDED;
+        if (door == MP_ALLOW)
+            return MP_FORWARDED;
+        if (begins && door == MP_BLOCK)
+            return MP_BLOCKED;
     }
     if (settings->pace_interval && settings->doors & MP_HAS_PREFIXES && mp_door_of(view, 0) == MP_ALLOW)
         return MP_FORWARDED;

@@ -211,9 +211,14 @@ def test_prefixes_at_the_door() -> None:
         'env DOOR_BLOCK: DOOR_BLOCK: got "10.1.2.3/16", want IPv4 or IPv6 prefixes as 192.0.2.0/24, or addresses, '
         "each once, separated by commas or as a YAML list; did you mean 10.1.0.0/16?"
     ]
-    both = {"DOOR_BLOCK": "10.0.0.0/8,192.0.2.0/24", "DOOR_ALLOW": "10.0.0.0/8"}
+    assert errors(SERVICE, {"DOOR_BLOCK": "10.0.0.0/8"}) == [
+        "env DOOR_BLOCK: DOOR_BLOCK: got a prefix with backend 10.0.0.1:80 of service web in it, whose answers "
+        "would be dropped, want 10.0.0.1 in DOOR_ALLOW, or blocks without it"
+    ]
+    assert read(SERVICE, {"DOOR_BLOCK": "10.0.0.0/8", "DOOR_ALLOW": "10.0.0.1"}).settings.door_allow
+    both = {"DOOR_BLOCK": "11.0.0.0/8,192.0.2.0/24", "DOOR_ALLOW": "11.0.0.0/8"}
     assert errors(SERVICE, both) == [
-        "env DOOR_ALLOW: DOOR_ALLOW: got 10.0.0.0/8 as in DOOR_BLOCK, want each prefix in one of the two"
+        "env DOOR_ALLOW: DOOR_ALLOW: got 11.0.0.0/8 as in DOOR_BLOCK, want each prefix in one of the two"
     ]
 
 
