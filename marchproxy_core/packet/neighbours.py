@@ -6,7 +6,7 @@ stack uses. So they are asked for from here, about once a second. Blocks; call i
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -76,21 +76,13 @@ def _state(netlink: IPRoute, hop: Hop) -> int:
     interface, ip = hop
     try:
         (answer,) = netlink.neigh("get", dst=str(ip), ifindex=interface)
-    except NetlinkError as error:
-        if error.code in (errno.ENOENT, errno.ENODEV):
-            return 0
-        raise
+    except NetlinkError:  # there is none, or no such interface any more
+        return 0
     return int(answer["state"])
 
 
 def _ask_for(netlink: IPRoute, hop: Hop) -> None:
     interface, ip = hop
-    try:
+    # What cannot be asked for (the interface is gone, the table full) stays unknown: its packets are a lower tier's.
+    with contextlib.suppress(NetlinkError):
         netlink.neigh("replace", dst=str(ip), ifindex=interface, flags=_NTF_USE, state="none")
-    except NetlinkError as error:
-        if error.code not in (
-            errno.ENODEV,
-            errno.EINVAL,
-            errno.ENOBUFS,
-        ):  # the interface is gone, or the table full
-            raise

@@ -75,7 +75,11 @@ class XdpSeat:
         self._kernel = kernel
         self._forced = forced
         self._held: dict[int, _Held] = {}
-        self._take_over()
+        try:
+            self._take_over()
+        except BaseException:
+            self.let_go()
+            raise
 
     @property
     def interfaces(self) -> frozenset[str]:
@@ -137,13 +141,15 @@ class XdpSeat:
         pins = [pin for pin in self._engine.pins.names() if pin.startswith(_PIN)]
         places = {f"{_PIN}{place.index}": place for place in look_at()} if pins else {}
         for pin in pins:
-            link = Link.open_pinned(self._engine.pins.file(pin))
-            place = places.get(pin)
-            if place is None or not self._is_right(link, place) or not _is_updated(link, self._build(place)):
+            with contextlib.ExitStack() as undo:
+                link = undo.enter_context(Link.open_pinned(self._engine.pins.file(pin)))
+                place = places.get(pin)
+                if place and self._is_right(link, place) and _is_updated(link, self._build(place)):
+                    self._held[place.index] = self._as_held(place, link)
+                    undo.pop_all()
+                    continue
                 _detach(link)
                 self._engine.pins.unpin(pin)
-                continue
-            self._held[place.index] = self._as_held(place, link)
 
     def _is_right(self, link: Link, place: Place) -> bool:
         """Whether the link still is on its interface, in our mode."""
@@ -152,10 +158,12 @@ class XdpSeat:
         return {holder.mode for holder in who_holds_xdp(place.index)} == {_MODES.get(self._mode)}
 
     def _take(self, place: Place) -> _Held:
-        link = self._attached(place, self._build(place))
-        held = self._as_held(place, link)
-        self._engine.pins.pin(link, held.pin)
-        return held
+        with contextlib.ExitStack() as undo:
+            link = undo.enter_context(self._attached(place, self._build(place)))
+            held = self._as_held(place, link)
+            self._engine.pins.pin(link, held.pin)
+            undo.pop_all()
+            return held
 
     def _build(self, place: Place) -> Program:
         return self._programs.get(build_for(place, self._mode, self._kernel))

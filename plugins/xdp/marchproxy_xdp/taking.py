@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from marchproxy_core.config import Enable
 from marchproxy_core.packet.neighbours import keep_known, wait_until_known
 from marchproxy_core.packet.running import run_hook
 from marchproxy_xdp.interfaces import look_at
-from marchproxy_xdp.judging import build_for, mode_for
+from marchproxy_xdp.judging import build_for, mode_for, needs_of
 from marchproxy_xdp.probing import candidates, report
 from marchproxy_xdp.programs import Programs
 from marchproxy_xdp.seat import XdpSeat
@@ -47,15 +48,22 @@ def _seat(engine: PacketEngine, context: AttachContext, programs: Programs) -> X
     places = look_at(context.settings.xdp_interface or candidates(context.host))
     mode = mode_for(context.settings.xdp_mode, places)
     for place in places:
-        programs.get(build_for(place, mode, context.host.kernel))
+        if not needs_of(place, mode):
+            programs.get(build_for(place, mode, context.host.kernel))
     return XdpSeat(
         engine,
         programs,
         mode=mode,
         kernel=context.host.kernel,
-        # Degraded everywhere and yet attached, or told so: somebody wants it.
-        forced=context.settings.xdp_mode is not None or bool(report(context.host, context.settings).loses),
+        forced=_is_forced(context),
     )
+
+
+def _is_forced(context: AttachContext) -> bool:
+    """Whether somebody wants it also where a lower tier does better: says so, or attaches where it is so everywhere."""
+    settings = context.settings
+    told = settings.xdp_mode is not None or settings.enable.get("xdp") is Enable.TRUE
+    return told or bool(report(context.host, settings).loses)
 
 
 def run(attachment: PacketAttachment, services: Table[ServiceTable]) -> Runner:
