@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, final
 
 import structlog
@@ -157,7 +158,8 @@ class Control:
             self._idle.update(self._book.count(self._book.uncounted(expired)))
             self._end(expired)
             self._book.recycle()
-            self._drop_log.look(self._meter.dropped, now / _SECOND_NS)
+            dropped = partial(self._meter.dropped, malformed=self._settings.door_drop_malformed)
+            self._drop_log.look(dropped, now / _SECOND_NS)
 
     def has_flows(self) -> bool:
         """Whether there are flows, of whichever hook, or services of an earlier daemon that may open some."""

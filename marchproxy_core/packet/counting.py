@@ -111,12 +111,19 @@ class Meter:
             self.begin(number, hook)
         return self._read(number, hook).since(self._before[number, hook])
 
-    def dropped(self) -> Mapping[str, int]:
-        """Return all packets that were dropped at any hook, by reason; those answered by an ICMP error are not."""
+    def dropped(self, *, malformed: bool = False) -> Mapping[str, int]:
+        """Return all packets that were dropped at any hook, by reason; those answered by an ICMP error are not.
+
+        Args:
+            malformed: Whether what is malformed is dropped, too.
+        """
         total = Counted()
         for hook in Hook:
             total = total.plus(self._total(hook))
-        return {reason: count for reason, count in total.drops.items() if reason not in _ANSWERED}
+        counts = {reason: count for reason, count in total.drops.items() if reason not in _ANSWERED}
+        if malformed and total.reasons[Reason.MALFORMED]:
+            counts[Reason.MALFORMED.name.lower()] = total.reasons[Reason.MALFORMED]
+        return counts
 
     def _total(self, hook: Hook) -> Counted:
         total = self._past[hook]

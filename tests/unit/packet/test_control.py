@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from ipaddress import ip_address as ip
+from ipaddress import ip_network
 
 import attrs
 import pytest
+import structlog
 
 from marchproxy_core.bpf import items
 from marchproxy_core.config import Settings
+from marchproxy_core.door import Door, Rule
 from marchproxy_core.model import Assignment, BackendView, Role, ServiceTable
 from marchproxy_core.packet import layout
 from marchproxy_core.packet.control import Control, number_in, service_key
@@ -271,6 +274,55 @@ def test_a_hook_that_comes_back_counts_from_nothing(tables):
         control.demand(Hook.TC, table(WEB))
         assert control.packets_seen(Hook.TC) == {}
         assert control.stats(Hook.TC)["web"].drops == {}
+
+
+BAD = Rule(prefix=ip_network("198.51.100.0/24"), door=Door.BLOCK)
+BAD_FOR_WEB = attrs.evolve(BAD, service="web")
+
+
+def guarded(*services, rules, settings=SMALL):
+    return attrs.evolve(table(*services, settings=settings), door=rules)
+
+
+def is_blocked(tables, number=0):
+    key = layout.PREFIX_KEY.pack(bits=160, service=number, address=layout.address_bytes(ip("198.51.100.7")))
+    return tables.prefixes.lookup(key) is not None
+
+
+def test_rules_at_the_front_door_follow_the_table_and_the_service(tables):
+    with control_of(tables) as control:
+        control.demand(Hook.TC, guarded(WEB, API, rules=(BAD, BAD_FOR_WEB)))
+        web, api = (entry(tables, one)["number"] for one in (WEB, API))
+        assert [is_blocked(tables, number) for number in (0, web, api)] == [True, True, False]
+        control.demand(Hook.TC, guarded(API, rules=(BAD_FOR_WEB,)))
+        assert [is_blocked(tables, number) for number in (0, web, api)] == [False, False, False]
+
+
+def test_a_rule_of_a_service_waits_with_it_for_the_hook_that_asks_for_it(tables):
+    with control_of(tables) as killed:
+        killed.demand(Hook.TC, guarded(WEB, API, rules=(BAD_FOR_WEB,)))
+        web = entry(tables, WEB)["number"]
+    with control_of(tables) as control:
+        control.demand(Hook.XDP, guarded(API, rules=(BAD_FOR_WEB,)))
+        assert is_blocked(tables, web)
+        control._strangers_until_ns = 1  # as if the time for others were over
+        control._swept_ns = 0
+        control.sweep()
+        assert not is_blocked(tables, web)
+
+
+def test_the_sweep_tells_what_was_dropped_since_and_what_is_malformed_where_that_is(tables):
+    sample = layout.SAMPLE.pack(hook=Hook.TC, reason=Reason.MALFORMED, protocol=6)
+    settings = attrs.evolve(SMALL, door_drop_malformed=True)
+    with control_of(tables) as control, structlog.testing.capture_logs() as lines:
+        control.demand(Hook.TC, guarded(WEB, rules=(), settings=settings))
+        count(tables, 0, Hook.TC, Reason.MALFORMED, 7)
+        count(tables, 0, Hook.TC, Reason.NOT_OURS, 100)
+        count(tables, entry(tables, WEB)["number"], Hook.TC, Reason.PACE, 2)
+        tables.samples.push(sample)
+        control.sweep()
+    (line,) = [line for line in lines if line["event"] == "packets.dropped_lately"]
+    assert line["dropped"] == {"malformed": 7, "pace": 2}
 
 
 def test_an_unchanged_network_writes_nothing(tables):
