@@ -147,6 +147,8 @@ class Screen:
 
     def door(self, service: str, client: IPAddress) -> Door | None:
         """Return what the rules of one service, or with "" of all, have for a client; None: nothing."""
+        if isinstance(client, ipaddress.IPv6Address):
+            client = client.ipv4_mapped or client
         number = int(client)
         for shift, doors in self._rules.get((service, client.version), ()):
             door = doors.get(number >> shift)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from marchproxy_core.config import Config
     from marchproxy_core.door import DoorChange, RuleKey
+    from marchproxy_core.services import Endpoint
 
 
 @final
@@ -58,17 +59,14 @@ class FrontDoor:
         key = change.service, change.prefix
         if change.action is DoorAction.REMOVE:
             removed = self._removable(key)
-            del self._asked[key]
-            self._recount()
+            self._ask({one: known for one, known in self._asked.items() if one != key})
             return removed
         self._check_service(change.service)
         if key not in self._known:
             self._check_room()
-        self._check_backends(change)
         ends_at = None if change.lasts_s is None else now + change.lasts_s
         rule = Rule(prefix=change.prefix, door=change.door, service=change.service)
-        self._asked[key] = KnownRule(rule=rule, origin=RuleOrigin.COMMAND, ends_at=ends_at)
-        self._recount()
+        self._ask({**self._asked, key: KnownRule(rule=rule, origin=RuleOrigin.COMMAND, ends_at=ends_at)})
         return self._asked[key]
 
     def lapse(self, known: KnownRule) -> bool:
@@ -78,6 +76,25 @@ class FrontDoor:
         del self._asked[known.rule.key]
         self._recount()
         return True
+
+    def shut_off(self) -> Endpoint | None:
+        """Return a backend whose answers packet tiers drop: a configuration came later, or a rule's time is over."""
+        backends = (one.endpoint for service in self._config.services for one in service.backends)
+        return Screen(self.rules).shuts_off(backends)
+
+    def _ask(self, asked: dict[RuleKey, KnownRule]) -> None:
+        """Have these rules over the configuration's, unless a backend would be shut off by that."""
+        before, already = self._asked, self.shut_off()
+        self._asked = asked
+        self._recount()
+        found = self.shut_off()
+        if found is not None and already is None:
+            self._asked = before
+            self._recount()
+            raise DoorError(
+                f"backend {found} would be shut off: its answers would be dropped too - fix: let it in first with "
+                f"'marchproxy block add --allow {found.ip}', or name a service"
+            )
 
     def _recount(self) -> None:
         found = {known.rule.key: known for known in _configured(self._config)} | self._asked
@@ -109,18 +126,6 @@ class FrontDoor:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names) or 'none'}"
             raise DoorError(f"no service {name!r}; {hint}")
-
-    def _check_backends(self, change: DoorChange) -> None:
-        rule = Rule(prefix=change.prefix, door=change.door, service=change.service)
-        rules = {**{known.rule.key: known.rule for known in self.known}, rule.key: rule}
-        if rule.door is Door.BLOCK and not rule.service:
-            backends = [one.endpoint for service in self._config.services for one in service.backends]
-            shut_off = Screen(rules.values()).shuts_off(one for one in backends if one.ip in rule.prefix)
-            if shut_off is not None:
-                raise DoorError(
-                    f"{rule.prefix} has backend {shut_off} in it, whose answers would be dropped too - fix: let it in "
-                    f"first with 'marchproxy block add --allow {shut_off.ip}', or name a service"
-                )
 
     def _check_room(self) -> None:
         # All of IPv4 may take an entry more for each service (packet/door.py).

@@ -156,6 +156,7 @@ class Engine:
             self._leaving = tuple(one for one in self._leaving if one.name not in stay) + gone
             self.config, self._facts, self._possible = config, facts, possible
             self.door.adopt(config)
+            self._tell_shut_off()
             self.adopted(config)
             self._carry_on(self._nursery, "reloaded")
             self._nursery.start_soon(self._see_off, gone)
@@ -186,7 +187,12 @@ class Engine:
         if self.door.lapse(known):
             rule = known.rule
             log.info("door.rule_lapsed", prefix=str(rule.prefix), door=rule.door.value, service=rule.service)
+            self._tell_shut_off()
             self._publish()
+
+    def _tell_shut_off(self) -> None:
+        if (shut_off := self.door.shut_off()) is not None:
+            log.warning("door.backend_shut_off", backend=str(shut_off))
 
     def refresh_backends(self) -> None:
         """Tell the tiers how the backends are now."""

@@ -70,6 +70,11 @@ def test_everything_of_one_version_leaves_the_other_alone() -> None:
     assert [refused([rule("0.0.0.0/0")], ip) for ip in ("2001:db8::1", "192.0.2.1")] == [False, True]
 
 
+def test_an_ipv4_client_of_an_ipv6_socket_is_an_ipv4_client() -> None:
+    assert refused([rule("198.51.100.0/24")], "::ffff:198.51.100.7")
+    assert not refused([rule("::/0")], "::ffff:198.51.100.7")
+
+
 def test_rules_of_a_service_are_its_own_and_let_nobody_in_that_is_blocked_for_all() -> None:
     rules = [
         rule("198.51.100.0/24"),

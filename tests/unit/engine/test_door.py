@@ -100,13 +100,29 @@ def test_what_cannot_be_is_refused_and_changes_nothing(asked, wants):
 
 def test_a_backend_is_not_shut_off_by_mistake_but_may_be_where_it_is_let_in_or_one_service_asks():
     door = FrontDoor(config())
-    with pytest.raises(DoorError, match=r"backend 10.0.0.2:80 in it.*block add --allow 10.0.0.2"):
+    with pytest.raises(
+        DoorError, match=r"backend 10\.0\.0\.2:80 would be shut off.*block add --allow 10\.0\.0\.2"
+    ):
         door.change(change("10.0.0.0/8"), 0.0)
     door.change(change("10.0.0.0/8", service="web"), 0.0)
     door.change(change("10.0.0.2/32", door=Door.ALLOW), 0.0)
     door.change(change("10.0.0.0/8"), 0.0)
-    with pytest.raises(DoorError, match=r"backend 10\.0\.0\.2:80"):
-        door.change(change("10.0.0.2/32"), 0.0)
+    before = door.known
+    for asked in (change("10.0.0.2/32"), change("10.0.0.2/32", DoorAction.REMOVE)):
+        with pytest.raises(DoorError, match=r"backend 10\.0\.0\.2:80"):
+            door.change(asked, 0.0)
+    assert door.known == before
+
+
+def test_a_backend_that_comes_by_reload_may_be_shut_off_and_rules_change_on():
+    door = FrontDoor(config(services=()))
+    door.change(change("10.0.0.0/8"), 0.0)
+    assert door.shut_off() is None
+    door.adopt(config())
+    assert str(door.shut_off()) == "10.0.0.2:80"
+    door.change(change("203.0.113.0/24"), 0.0)
+    door.change(change("10.0.0.0/8", DoorAction.REMOVE), 0.0)
+    assert door.shut_off() is None
 
 
 def test_more_than_the_tables_hold_is_refused_and_a_change_of_a_rule_is_not_more():
