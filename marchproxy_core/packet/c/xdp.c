@@ -138,6 +138,17 @@ static MP_INLINE uint32_t mp_later_sum(struct mp_frame *frame, const struct mp_v
 
 #include "engine.h"
 
+/* On veth XDP_TX wakes nobody but a peer with an XDP program (veth_xdp_flush(), drivers/net/veth.c): others find the frame
+ * when the next one comes. A redirect wakes all that have NAPI. */
+static MP_INLINE int mp_send(struct xdp_md *context, uint32_t interface)
+{
+#if !defined(MP_PARTIAL) || defined(MP_GENERIC)
+    if (interface == context->ingress_ifindex)
+        return XDP_TX;
+#endif
+    return bpf_redirect(interface, 0);
+}
+
 int mp_xdp(struct xdp_md *context)
 {
     struct mp_frame frame = {
@@ -153,8 +164,8 @@ int mp_xdp(struct xdp_md *context)
     struct mp_decision decision = {};
     mp_process(&frame, &decision);
     if (decision.verdict == MP_FORWARD)
-        return decision.hop.interface == context->ingress_ifindex ? XDP_TX : bpf_redirect(decision.hop.interface, 0);
+        return mp_send(context, decision.hop.interface);
     if (decision.verdict == MP_REPLY)
-        return XDP_TX;
+        return mp_send(context, context->ingress_ifindex);
     return decision.verdict == MP_PASS ? XDP_PASS : XDP_DROP;
 }

@@ -8,12 +8,14 @@ import socket
 import subprocess
 import sys
 
+import attrs
 import pytest
 import trio
 
 from marchproxy_core.bpf import Link, who_holds_xdp
 from marchproxy_core.errors import TierFault
 from marchproxy_core.testing import until
+from marchproxy_core.testing.lab import Dual
 from marchproxy_core.testing.laws.traffic import echo_once, service_for
 from marchproxy_core.testing.servers import receive_exactly, tcp_server
 
@@ -152,6 +154,17 @@ async def test_a_far_end_that_would_lose_frames_is_noticed(rig, lab, wire):
         await rig.set_offload(lab.client, "to_proxy", "gro", on=False)
         with pytest.raises(TierFault, match="to_client takes no redirected frames"):
             await running.stats()
+
+
+async def test_packets_leave_by_the_interface_they_came_in_by(rig, lab, wire):
+    await lab.client.add_address("198.18.0.3/24", "to_proxy")
+    beside = attrs.evolve(wire, server=Dual("198.18.0.3", "2001:db8:c::3"), open_server=lab.client.socket)
+    async with tcp_server(beside) as server:
+        service = service_for(wire, server.backend)
+        async with (await rig.subject()).running(service) as running:
+            assert running.attachment.interfaces == {"to_client"}
+            assert await echo_once(wire, service.listen[0], b"round") == b"round"
+            assert (await running.stats_of(service)).packets_out > 0
 
 
 async def test_jumbo_frames_come_through_whole(rig, lab, wire):
