@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import struct
 import subprocess
 from pathlib import Path
 
@@ -11,6 +14,9 @@ _DEVICES = Path("/sys/bus/pci/devices")
 _DRIVERS = Path("/sys/bus/pci/drivers")
 _PF = _DEVICES / "0000:01:00.0"
 _VFS = (_DEVICES / "0000:01:10.0", _DEVICES / "0000:01:10.2")
+# linux/vfio.h
+_SET_IOMMU, _GROUP_SET_CONTAINER, _GROUP_GET_DEVICE_FD = 0x3B66, 0x3B68, 0x3B6A
+_TYPE1V2_IOMMU = 3
 _MAC = "02:00:00:00:00:77"
 
 
@@ -44,13 +50,17 @@ def test_its_driver_learns_a_new_mac_when_it_is_bound_again(vfs):
     assert _mac(vf) == _MAC
 
 
-def test_vfio_takes_one(vfs):
+def test_vfio_hands_one_to_user_space_behind_the_iommu(vfs):
     vf = vfs[0]
     (vf / "driver_override").write_text("vfio-pci")
     try:
         _bind(vf, "igbvf", "vfio-pci")
         group = (vf / "iommu_group").resolve().name
-        assert Path("/dev/vfio", group).is_char_device()
+        with open("/dev/vfio/vfio", "r+b", 0) as container, open(f"/dev/vfio/{group}", "r+b", 0) as opened:
+            fcntl.ioctl(opened, _GROUP_SET_CONTAINER, struct.pack("=i", container.fileno()))
+            fcntl.ioctl(container, _SET_IOMMU, _TYPE1V2_IOMMU)
+            # A bytearray: with bytes, ioctl returns those. Left open, the device would never be unbound.
+            os.close(fcntl.ioctl(opened, _GROUP_GET_DEVICE_FD, bytearray(vf.name.encode() + b"\0")))
     finally:
         (vf / "driver_override").write_text("\n")
         _bind(vf, "vfio-pci", "igbvf")
