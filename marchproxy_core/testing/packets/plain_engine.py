@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import final
+
+import attrs
 
 from marchproxy_core.packet import layout
 from marchproxy_core.packet.layout import Struct, address_bytes
@@ -61,7 +64,8 @@ class PlainTableEngine:
         )
         self._now, self._places = START_NS, world.flows
         self._engine.set_time(self._now)
-        _add_ways(self._engine)
+        for route in plain_routes():
+            self._engine.add_route(**attrs.asdict(route))
         self.rearrange(world)
         self._book = CounterBook(self, cpus=1)
 
@@ -121,21 +125,32 @@ class PlainTableEngine:
         self._engine = self._book = None
 
 
-def _add_ways(engine: PlainEngine) -> None:
-    for way in WAYS:
-        for version in VERSIONS:
-            engine.add_route(
-                destination=address_bytes(way.destination.of(version)),
-                reason=way.reason,
-                interface=way.interface.number,
-                mtu=way.interface.mtu,
-                source_mac=way.interface.mac,
-                destination_mac=way.interface.neighbour_mac,
-            )
-    engine.add_route(
-        reason=Reason.FORWARDED,
-        interface=FRONT.number,
-        mtu=FRONT.mtu,
-        source_mac=FRONT.mac,
-        destination_mac=FRONT.neighbour_mac,
-    )
+@attrs.frozen(kw_only=True)
+class PlainRoute:
+    """What :meth:`PlainEngine.add_route` takes."""
+
+    destination: bytes
+    reason: Reason
+    interface: int
+    mtu: int
+    source_mac: bytes
+    destination_mac: bytes
+
+
+def plain_routes() -> Iterator[PlainRoute]:
+    """Yield the ways of places.py; the last is for all who have no way of their own."""
+    default = [(bytes(16), FRONT, Reason.FORWARDED)]
+    own = [
+        (address_bytes(way.destination.of(version)), way.interface, way.reason)
+        for way in WAYS
+        for version in VERSIONS
+    ]
+    for destination, interface, reason in own + default:
+        yield PlainRoute(
+            destination=destination,
+            reason=reason,
+            interface=interface.number,
+            mtu=interface.mtu,
+            source_mac=interface.mac,
+            destination_mac=interface.neighbour_mac,
+        )
