@@ -14,7 +14,9 @@ machine=(
   -netdev hubport,id=eth2,hubid=1 -device "virtio-net-pci,netdev=eth2,mac=52:54:00:00:01:0a,$virtio"
   -netdev hubport,id=eth3,hubid=1 -device "virtio-net-pci,netdev=eth3,mac=52:54:00:00:01:0b,$virtio"
   -kernel "$cache/vmlinuz" -initrd "$cache/initrd"
-  -append "console=ttyS0 quiet init_on_alloc=0 panic=-1 intel_iommu=on iommu=pt net.ifnames=0"
+  # init_on_alloc: else clearing the hugepages takes two seconds. From no_timer_check on: a busy host lets time pass unevenly,
+  # which the kernel else takes for a broken timer, and panics ("timer doesn't work through Interrupt-remapped IO-APIC").
+  -append "console=ttyS0 quiet panic=-1 intel_iommu=on iommu=pt net.ifnames=0 init_on_alloc=0 no_timer_check tsc=reliable nowatchdog"
   -virtfs local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap
   -virtfs "local,path=${job//,/,,},mount_tag=job,security_model=none"
   ${out:+-virtfs "local,path=${out//,/,,},mount_tag=out,security_model=none"}

@@ -33,6 +33,7 @@ class _Outcome:
     """What became of a test in the guest: of its setup, its call and its teardown together."""
 
     skipped: str | None = None
+    expected: bool = False
     failures: list[str] = attrs.field(factory=list)
     sections: dict[str, str] = attrs.field(factory=dict)
     ended: bool = False
@@ -41,9 +42,9 @@ class _Outcome:
         """Take what the guest wrote of one step."""
         self.sections |= dict(report["sections"])
         if report["outcome"] == "skipped":
-            self.skipped = report["text"]
+            self.skipped, self.expected = report["text"], report["expected"]
         elif report["outcome"] == "failed":
-            self.failures.append(f"{report['when']} in the guest:\n{report['text']}")
+            self.failures.append(f"{report['headline']} ({report['when']} in the guest)\n{report['text']}")
         self.ended = self.ended or report["when"] == "teardown"
 
 
@@ -65,6 +66,7 @@ class _Guest:
         outcome = self._outcomes.get(nodeid, _Outcome())
         if not outcome.ended:
             outcome.failures.append(f"the guest ended before this test did:\n{self.said}")
+            self.said = "what it said is above, where this happened first"
         return outcome
 
     def _run(self):
@@ -110,7 +112,7 @@ class _GuestItem(pytest.Item):
         if outcome.failures:
             raise _FailedInGuest("\n\n".join(outcome.failures))
         if outcome.skipped is not None:
-            pytest.skip(outcome.skipped)
+            (pytest.xfail if outcome.expected else pytest.skip)(outcome.skipped)
 
     def repr_failure(self, excinfo):
         return str(excinfo.value) if excinfo.errisinstance(_FailedInGuest) else super().repr_failure(excinfo)
@@ -135,7 +137,21 @@ def pytest_runtest_logreport(report):
     """In the guest: write what became of each step at once, so that a crash later on takes nothing back."""
     if not IN_GUEST or "HWLAB_OUT" not in os.environ:
         return
-    text = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
-    line = {"nodeid": report.nodeid, "when": report.when, "outcome": report.outcome, "text": text}
+    crash = getattr(report.longrepr, "reprcrash", None)
+    step = {
+        "nodeid": report.nodeid,
+        "when": report.when,
+        "outcome": report.outcome,
+        "headline": crash.message.partition("\n")[0] if crash else "",
+        "text": _text_of(report),
+        "expected": hasattr(report, "wasxfail"),
+        "sections": report.sections,
+    }
     with Path(os.environ["HWLAB_OUT"], _REPORTS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line | {"sections": report.sections}) + "\n")
+        file.write(json.dumps(step) + "\n")
+
+
+def _text_of(report):
+    if hasattr(report, "wasxfail"):
+        return report.wasxfail
+    return report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
