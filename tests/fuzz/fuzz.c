@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /* A fuzzer of the packet engine that is led by coverage: fuzz TABLES SECONDS SEED FINDING FILES...
  *
- * It runs the files, then changes them and what came of them for so long, keeping each input that takes a new way through
- * the engine. With 0 seconds it only runs the files, and prints those that took a new way. An input that breaks a check or
+ * It runs the files, then changes them and what came of them for so long, keeping each input that takes a new edge (coverage.h).
+ * With 0 seconds it only runs the files, and prints those that took a new one. An input that breaks a check or
  * a sanitizer's rule is written to FINDING; run that alone to see it again. */
 #include <inttypes.h>
 #include <stdint.h>
@@ -72,7 +72,7 @@ static void mark_flows(struct mp_plain *plain, uint32_t flows, uint32_t ended)
         ((struct mp_flow *)mp_plain_find(plain, MP_FLOWS, &place))->ended = (uint8_t)ended;
 }
 
-/* Runs the present input in a world of its own; returns whether it took a new way. */
+/* Runs the present input in a world of its own; returns whether it took a new edge. */
 static int run_present(void)
 {
     uint32_t flows;
@@ -125,7 +125,7 @@ static void fuzz_for(double seconds)
             keep_present();
         runs++;
     }
-    printf("%" PRIu64 " runs, %" PRIu32 " inputs kept, %" PRIu32 " ways\n", runs, kept_count, count_ways());
+    printf("%" PRIu64 " runs, %" PRIu32 " inputs kept, %" PRIu32 " edges\n", runs, kept_count, count_edges());
 }
 
 int main(int count, char **words)

@@ -105,9 +105,10 @@ def write_tables(target: Path) -> Path:
 
 
 def build_fuzzer(target: Path, sources: Path = SOURCES) -> Path:
-    """Compile engine and fuzzer, with sanitizers; only the engine tells which ways it takes."""
+    """Compile engine and fuzzer, with sanitizers; only the engine tells which edges it takes."""
     compiler = os.environ.get("CC", "cc")
-    flags = [*FLAGS, "-O1", *SANITIZERS, f"-I{sources}"]
+    # Not position-independent: edges are told apart by addresses, and would be others each time.
+    flags = [*FLAGS, "-O1", *SANITIZERS, "-fno-pie", "-no-pie", f"-I{sources}"]
     engine = target.with_suffix(".o")
     subprocess.run(
         [compiler, *flags, "-fsanitize-coverage=trace-pc", "-c", "-o", engine, sources / "plain.c"],
@@ -125,7 +126,7 @@ def fuzz(
     Args:
         fuzzer: As built.
         tables: As written.
-        seconds: How long; 0 only runs the files, and lists those that take a new way.
+        seconds: How long; 0 only runs the files, and lists those that take a new edge.
         seed: Where its numbers begin.
         finding: Where to write an input that breaks something.
         files: What to begin with.
@@ -175,7 +176,7 @@ def _events(step: Step) -> Iterator[bytes]:
 
 
 def write_corpus(fuzzer: Path, tables: Path, target: Path) -> int:
-    """Write the rows that take a way which no row before them takes, one file each; return how many.
+    """Write the rows that take an edge which no row before them takes, one file each; return how many.
 
     Files of other names stay: what the fuzzer once found is kept so.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Protocol
 
@@ -100,6 +101,39 @@ def flows_in_use(engine: Engine, places: int) -> Mapping[int, FlowFields]:
 
 _IN_USE = layout.FLOW.offset("in_use")
 _COUNTERS = layout.COUNTERS.size
+_COUNTED = struct.Struct("<5Q")
+"""How ``struct mp_counters`` begins: packets and bytes by side, and flows that were opened."""
+
+
+@attrs.frozen(kw_only=True)
+class Totals:
+    """What was counted of all that was forwarded, over all services and CPUs."""
+
+    packets: tuple[int, int]
+    """By side."""
+    bytes: tuple[int, int]
+    opened: int
+    """Flows, as the counters have it."""
+    charged: int
+    """Flows, as the limits have it."""
+
+
+def totals(engine: Engine) -> Totals:
+    """Return what an engine counted so far."""
+    raw = engine.counters()
+    parts = [_COUNTED.unpack_from(raw, at) for at in range(0, len(raw), _COUNTERS)]
+    from_client, from_backend, bytes_in, bytes_out, opened = (
+        sum(column) for column in zip(*parts, strict=True)
+    )
+    load = engine.find("LOADS", word(0))
+    assert load is not None  # an array has every place
+    charged = layout.LOAD.unpack(load)["opened"]
+    assert isinstance(charged, int)
+    return Totals(
+        packets=(from_client, from_backend), bytes=(bytes_in, bytes_out), opened=opened, charged=charged
+    )
+
+
 _FIRST_REASON = layout.COUNTERS.offset("reasons") // 8
 
 

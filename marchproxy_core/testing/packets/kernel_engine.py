@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _XDP_VERDICTS = {1: Verdict.DROP, 2: Verdict.PASS, 3: Verdict.FORWARD, 4: Verdict.FORWARD}
 _XDP_TX = 3
+_SENDS_BACK = frozenset({Build.XDP, Build.XDP_GENERIC})
+"""Those that use XDP_TX; on veth, where others run, it wakes nobody."""
 _TC_VERDICTS = {0xFFFFFFFF: Verdict.PASS, 2: Verdict.DROP, 7: Verdict.FORWARD}
 _MACROS = {
     Build.XDP_PARTIAL: ("MP_PARTIAL",),
@@ -142,7 +144,7 @@ class KernelTableEngine:
         verdict = verdicts[run.retval]
         if verdict is Verdict.FORWARD and reason in _ANSWERED:
             verdict = Verdict.REPLY
-        if verdict is Verdict.FORWARD and self.build is not Build.TC:
+        if verdict is Verdict.FORWARD and self.build in _SENDS_BACK:
             goes_back = run.data_out[6:12] == via.mac
             assert (run.retval == _XDP_TX) == goes_back, "only what goes back where it came from is XDP_TX"
         return Result(verdict=verdict, reason=reason, service=service, frame=run.data_out)

@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from marchproxy_core.packet import layout
+from marchproxy_core.packet.reasons import Verdict
 from marchproxy_core.packet.tables import word
-from marchproxy_core.testing.packets.engine import Engine, FlowFields, Result, flows_in_use
-from marchproxy_core.testing.packets.row import Change, Later, Marked, Rearranged, Row, Seen, Step
+from marchproxy_core.testing.packets.engine import Engine, FlowFields, Result, Totals, flows_in_use, totals
+from marchproxy_core.testing.packets.places import BACK
+from marchproxy_core.testing.packets.row import PLAIN, Change, Later, Marked, Rearranged, Row, Seen, Step
 
 if TYPE_CHECKING:
     from marchproxy_core.packet.layout import Value
@@ -26,13 +28,17 @@ def run_row(engine: Engine, row: Row) -> None:
             the step.
     """
     engine.begin(row.world)
+    began = engine.tick()
     for number, step in enumerate(row.steps, start=1):
         where = f"{engine.build.value} build: {row.says}: step {number} of {len(row.steps)}"
         for change in step.changes:
             apply(engine, change)
-        first = engine.tick()
+        # The kernel's clock runs on from step to step, and not every packet lengthens a flow's life.
+        first = engine.tick() if engine.build in PLAIN else began
+        before = totals(engine)
         result = engine.run(step.frame, via=step.via, gso_size=step.gso_size)
         _compare(where, step, result)
+        _check_counters(where, step, before, totals(engine))
         if row.sound:
             check_sound(engine, row.world.flows, where)
         if step.seen is not None:
@@ -118,6 +124,29 @@ def _check_seen(engine: Engine, places: int, seen: Seen, ticks: tuple[int, int],
     assert isinstance(expires, int)
     if not ticks[0] <= expires - seen.ticks <= ticks[1]:
         raise Mismatch(f"{where}: want {seen.ticks} ticks until it expires, have {expires - ticks[0]}")
+
+
+def _check_counters(where: str, step: Step, before: Totals, now: Totals) -> None:
+    """Check what was counted of a frame that was forwarded, or of one that was not."""
+    forwarded = step.verdict is Verdict.FORWARD
+    packets = tuple(after - then for after, then in zip(now.packets, before.packets, strict=True))
+    size = tuple(after - then for after, then in zip(now.bytes, before.bytes, strict=True))
+    wanted = [(1, 0), (0, 1)] if forwarded else [(0, 0)]
+    if step.via is BACK:
+        wanted = wanted[-1:]
+    if packets not in wanted or sum(size) != _ip_bytes(step.frame) * forwarded:
+        raise Mismatch(f"{where}: counted {packets} packets and {size} bytes, by side")
+    if any(count and not one for count, one in zip(size, packets, strict=True)):
+        raise Mismatch(f"{where}: the bytes of a packet were counted for the other side")
+    if now.opened - before.opened != now.charged - before.charged:
+        raise Mismatch(f"{where}: an opened flow is in the counters or in the limits, and should be in both")
+
+
+def _ip_bytes(frame: bytes) -> int:
+    """Return the length that an IP packet says it has."""
+    if frame[12:14] == b"\x08\x00":
+        return int.from_bytes(frame[16:18])
+    return 40 + int.from_bytes(frame[18:20])
 
 
 def _check_loads(engine: Engine, step: Step, where: str) -> None:
