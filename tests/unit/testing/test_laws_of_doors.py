@@ -40,8 +40,8 @@ class TakesServicesForAll(SeesOtherRules):
 
 class ForgetsNoRule(Relay):
     def _apply(self, table, nursery):
-        self.known = tuple({*getattr(self, "known", ()), *table.door})
-        super()._apply(ServiceTable(table.assignments, table.settings, self.known), nursery)
+        self.known = {**getattr(self, "known", {}), **{rule.key: rule for rule in table.door}}
+        super()._apply(ServiceTable(table.assignments, table.settings, tuple(self.known.values())), nursery)
 
 
 class KeepsUdpOut(SeesOtherRules):
