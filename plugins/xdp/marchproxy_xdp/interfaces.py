@@ -9,9 +9,11 @@ import array
 import enum
 import errno
 import fcntl
+import os
 import socket
 import struct
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import attrs
 from pyroute2 import IPRoute, NetlinkError
@@ -135,7 +137,9 @@ def read_features() -> Mapping[int, Feature] | None:
 def our_links() -> frozenset[int]:
     """Return the ids of the links that a MarchProxy daemon pinned, also one before this one."""
     found = set()
-    for path in BPFFS.glob("marchproxy/*/xdp-*"):
+    for path in (path for folder in _listed(BPFFS / "marchproxy") for path in _listed(folder)):
+        if not path.name.startswith("xdp-"):
+            continue
         try:
             with Link.open_pinned(path) as link:
                 found.add(link.info().id)
@@ -143,6 +147,13 @@ def our_links() -> frozenset[int]:
             if error.errno not in (errno.ENOENT, errno.EPERM, errno.EACCES):
                 raise
     return frozenset(found)
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return [folder / name for name in os.listdir(folder)]
+    except OSError:  # nothing there, no right to look, or gone since
+        return []
 
 
 def _is_held(xdp: object) -> bool:

@@ -72,6 +72,12 @@ async def test_tcp_passes_through_the_driver(machines):
             assert (holder.mode, holder.name) == ("driver", "marchproxy_xdp")
             # igb takes its link down and up when it gets its first program.
             await until(machines.carries, deadline_s=_LONGEST_S, what="a link again")
+            control = running.attachment.engine.control
+            await until(
+                lambda: "eth0" in control.network.names.values() and not running.attachment.left_out,
+                deadline_s=_LONGEST_S,
+                what="the service taken again, now that the link is back",
+            )
             await until(knows_the_backend, deadline_s=_LONGEST_S, what="the backend among the neighbours")
             with trio.fail_after(_LONGEST_S):
                 async with await others.connect_tcp(listen.ip, listen.port) as client:
