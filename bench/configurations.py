@@ -151,7 +151,8 @@ def marchproxy(directory: Path, service: Service, *, tier: str = "sockets") -> l
     """One tier of MarchProxy, as an operator starts it.
 
     Source ports are those that the other peers' kernel has too: else those of the engine would be all outside of the
-    laboratory's wide ip_local_port_range, too few for a second's worth of new connections to one backend.
+    laboratory's wide ip_local_port_range, too few for a second's worth of new connections to one backend. It drains
+    for a second only: the laboratory kills who takes longer, and tables in the kernel would stay behind.
     """
     file = directory / "marchproxy.yaml"
     file.write_text(f"""\
@@ -159,6 +160,7 @@ settings:
   worker_threads: 1
   admin_listen: {admin_address(directory)}
   idle_timeout: {_IDLE_S}s
+  drain_timeout: 1s
   log_level: warning
 {"" if tier == "sockets" else "  nat_port_range: 15000-65535"}
 services:

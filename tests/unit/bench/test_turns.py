@@ -18,8 +18,12 @@ from click.testing import CliRunner
 
 from bench import cli, turns
 from bench.peers import PEERS
+from bench.placing import place
 from bench.readings import Gap
+from bench.stage import set_up
 from bench.workloads import WORKLOADS
+from marchproxy_core.bpf import find_bpffs
+from marchproxy_core.packet.shared import schema_directory
 from marchproxy_core.testing import until
 from marchproxy_core.testing.lab.naming import own_names
 from marchproxy_core.testing.pytest_plugin import leave_out
@@ -99,6 +103,26 @@ async def test_a_turn_through_a_tier_in_the_kernel_passes_that_tier(name):
     assert reading.measured.values["shared_requests_s"] > 0
     assert reading.measured.cpu.worker_run == 0
     assert own_names() == ()
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("tools")
+async def test_a_turn_with_flows_under_way_leaves_no_tables_in_the_kernel():
+    ebpf, udp = PEER["marchproxy-ebpf"], WORKLOAD["udp"]
+    gap = ebpf.missing()
+    if gap is not None:
+        leave_out(str(gap))
+
+    cpus = place(os.sched_getaffinity(0), "share")
+    async with set_up(ebpf, protocol="udp", port=udp.port, server=udp.server, cpus=cpus) as stage:
+        directory = await stage.lab.proxy.call(schema_directory)
+        mounted = find_bpffs()
+        assert mounted is not None
+        pins = mounted / "marchproxy" / directory
+        assert pins.exists()
+        await udp.measure(stage, 1.0)
+
+    assert not pins.exists()
 
 
 @pytest.mark.root
