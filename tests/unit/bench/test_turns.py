@@ -22,7 +22,7 @@ from bench.placing import place
 from bench.readings import Gap
 from bench.stage import set_up
 from bench.workloads import WORKLOADS
-from marchproxy_core.bpf import find_bpffs
+from marchproxy_core.bpf.bpffs import BPFFS
 from marchproxy_core.packet.shared import schema_directory
 from marchproxy_core.testing import until
 from marchproxy_core.testing.lab.naming import own_names
@@ -116,9 +116,7 @@ async def test_a_turn_with_flows_under_way_leaves_no_tables_in_the_kernel():
     cpus = place(os.sched_getaffinity(0), "share")
     async with set_up(ebpf, protocol="udp", port=udp.port, server=udp.server, cpus=cpus) as stage:
         directory = await stage.lab.proxy.call(schema_directory)
-        mounted = find_bpffs()
-        assert mounted is not None
-        pins = mounted / "marchproxy" / directory
+        pins = BPFFS / "marchproxy" / directory
         assert pins.exists()
         await udp.measure(stage, 1.0)
 
