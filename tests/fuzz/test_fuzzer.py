@@ -11,7 +11,7 @@ from marchproxy_core.testing.packets.table import rows
 from marchproxy_core.testing.pytest_plugin import leave_out
 from tests.fuzz.fuzzing import CORPUS, build_fuzzer, fuzz, inputs_of, write_tables
 
-SECONDS = 4
+SECONDS = 3
 PLANTED = {
     "a read behind the frame": (
         "parse.h",

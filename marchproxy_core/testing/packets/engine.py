@@ -83,6 +83,10 @@ class Engine(Protocol):
         """Return how many entries KEYS or FREE has."""
         ...
 
+    def told(self) -> bytes | None:
+        """Return the last ``struct mp_sample`` of a drop since this was asked last; None when there was none."""
+        ...
+
     def close(self) -> None:
         """Give back what it holds."""
         ...

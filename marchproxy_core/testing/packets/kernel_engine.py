@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, final
 
@@ -71,38 +72,32 @@ class KernelTableEngine:
         """
         self.build = build
         self._ground = ground
-        self._tables = Tables.open(
-            Settings(
-                ebpf_conn_map_size=FLOWS,
-                ebpf_service_map_size=SERVICES - 1,
-                ebpf_stats_map_size=SERVICES - 1,
-                ebpf_maps_size=BACKENDS,
+        with contextlib.ExitStack() as undo:
+            self._tables = Tables.open(
+                Settings(
+                    ebpf_conn_map_size=FLOWS,
+                    ebpf_service_map_size=SERVICES - 1,
+                    ebpf_stats_map_size=SERVICES - 1,
+                    ebpf_maps_size=BACKENDS,
+                )
             )
-        )
-        try:
-            self._program = _load(build, self._tables)
-        except BaseException:
-            self._tables.close()
-            raise
-        # Made once: the kernel waits for all programs after each change of a map of maps (maybe_wait_bpf_programs()).
-        self._picks = [Map.create(picks_spec(MOST_SLOTS)) for _ in range(SERVICES)]
-        for number, picks in enumerate(self._picks):
-            self._tables.picks.update(word(number), word(picks.fd))
-        self._maps: Mapping[str, Map] = dict(
-            zip(
-                sorted(_TABLE_NUMBERS, key=lambda name: _TABLE_NUMBERS[name]),
-                self._tables.maps,
-                strict=True,
-            )
-        )
+            undo.callback(self._tables.close)
+            self._program = undo.enter_context(contextlib.closing(_load(build, self._tables)))
+            # Made once: the kernel waits for all programs after each change of a map of maps
+            # (maybe_wait_bpf_programs()).
+            self._picks = []
+            for number in range(SERVICES):
+                picks = undo.enter_context(contextlib.closing(Map.create(picks_spec(MOST_SLOTS))))
+                self._tables.picks.update(word(number), word(picks.fd))
+                self._picks.append(picks)
+            self._undo = undo.pop_all()
+        names = sorted(_TABLE_NUMBERS, key=lambda name: _TABLE_NUMBERS[name])
+        self._maps: Mapping[str, Map] = dict(zip(names, self._tables.maps, strict=True))
         self._book = CounterBook(self, possible_cpus())
 
     def close(self) -> None:
         """Close program and tables."""
-        for picks in self._picks:
-            picks.close()
-        self._program.close()
-        self._tables.close()
+        self._undo.close()
 
     def begin(self, world: World) -> None:
         """Empty all tables but the counters, and fill them."""
@@ -173,6 +168,13 @@ class KernelTableEngine:
     def counters(self) -> bytes:
         """Return the table of counters."""
         return next(read_batches(self._tables.counters)).values
+
+    def told(self) -> bytes | None:
+        """Return the last sample; the queue is empty afterwards."""
+        last = None
+        while (sample := self._tables.samples.pop()) is not None:
+            last = sample
+        return last
 
     def count(self, table: str) -> int:
         """Return how many entries KEYS or FREE has."""

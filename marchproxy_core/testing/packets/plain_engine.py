@@ -43,6 +43,7 @@ class PlainTableEngine:
         self.build = build
         self._library = library
         self._now = START_NS
+        self._samples = 0
         self._places = FLOWS
         self._engine: PlainEngine | None = None
         self._book: CounterBook | None = None
@@ -62,7 +63,7 @@ class PlainTableEngine:
             hook=self.build.hook,
             partial=self.build is Build.PLAIN_PARTIAL,
         )
-        self._now, self._places = START_NS, world.flows
+        self._now, self._places, self._samples = START_NS, world.flows, 0
         self._engine.set_time(self._now)
         for route in plain_routes():
             self._engine.add_route(**attrs.asdict(route))
@@ -119,6 +120,12 @@ class PlainTableEngine:
     def count(self, table: str) -> int:
         """Return how many entries KEYS or FREE has."""
         return self._running.count(table)
+
+    def told(self) -> bytes | None:
+        """Return the last sample, if it is a new one."""
+        count, before = self._running.count("SAMPLES"), self._samples
+        self._samples = count
+        return self._running.find("SAMPLES", b"", layout.SAMPLE.size) if count != before else None
 
     def close(self) -> None:
         """Forget the world."""

@@ -38,6 +38,7 @@ def run_row(engine: Engine, row: Row) -> None:
         before = totals(engine)
         result = engine.run(step.frame, via=step.via, gso_size=step.gso_size)
         _compare(where, step, result)
+        _check_told(where, engine, step)
         _check_counters(where, step, before, totals(engine))
         if row.sound:
             check_sound(engine, row.world.flows, where)
@@ -124,6 +125,18 @@ def _check_seen(engine: Engine, places: int, seen: Seen, ticks: tuple[int, int],
     assert isinstance(expires, int)
     if not ticks[0] <= expires - seen.ticks <= ticks[1]:
         raise Mismatch(f"{where}: want {seen.ticks} ticks until it expires, have {expires - ticks[0]}")
+
+
+def _check_told(where: str, engine: Engine, step: Step) -> None:
+    """Check that a drop is told of, and nothing else; rows leave the time between samples at none."""
+    raw = engine.told()
+    if (raw is not None) != (step.verdict is Verdict.DROP):
+        raise Mismatch(f"{where}: {step.verdict.name}, and {'a' if raw else 'no'} sample of a drop")
+    if raw is None:
+        return
+    sample = layout.SAMPLE.unpack(raw)
+    if (sample["reason"], sample["hook"]) != (step.reason, engine.build.hook):
+        raise Mismatch(f"{where}: the sample says {sample}")
 
 
 def _check_counters(where: str, step: Step, before: Totals, now: Totals) -> None:

@@ -25,7 +25,7 @@ WORLDS = {
     "one unanswered": changed(ONE_PORT, max_opening=1),
 }
 FEW_EXAMPLES = settings(
-    max_examples=120,
+    max_examples=60,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -17,7 +17,7 @@ from scapy.layers.inet6 import (
 from scapy.packet import Raw
 
 from marchproxy_core.packet.reasons import Reason
-from marchproxy_core.testing.packets.frames import FLOWS, Flow, Layer, Style
+from marchproxy_core.testing.packets.frames import ETHERNET_BYTES, FLOWS, Flow, Layer, Style
 from marchproxy_core.testing.packets.places import BACK
 from marchproxy_core.testing.packets.row import Marked, Row, dropped, passed
 from marchproxy_core.testing.packets.table.naming import name
@@ -25,6 +25,7 @@ from marchproxy_core.testing.packets.table.quoting import LEAST, Quoted
 from marchproxy_core.testing.packets.world import TCP as TCP_NUMBER
 
 _MTU = 1400
+_ICMP_BYTES = 8
 
 
 def rows() -> Iterator[Row]:
@@ -134,6 +135,7 @@ def _not_sent_on(flow: Flow) -> Iterator[Row]:
                 passed(quoted.about_reply(kind).frame, Reason.NOT_OURS),
             ),
         )
+    yield from _unreadable(flow, whole.frame)
     yield Row(
         says=f"{name(flow)}: an error about a packet of no flow is this host's",
         steps=(passed(whole.frame, Reason.NOT_OURS, via=BACK),),
@@ -154,6 +156,27 @@ def _not_sent_on(flow: Flow) -> Iterator[Row]:
             dropped(dying.about_reply(message).frame, Reason.TTL_EXPIRED),
         ),
     )
+
+
+def _unreadable(flow: Flow, whole: bytes) -> Iterator[Row]:
+    at = ETHERNET_BYTES + (20 if flow.version == 4 else 40) + _ICMP_BYTES
+    firsts = {"the other version": 0x65, "a header of 16 bytes": 0x44} if flow.version == 4 else {}
+    for what, first in firsts.items():
+        frame = whole[:at] + bytes((first,)) + whole[at + 1 :]
+        yield Row(
+            says=f"{name(flow)}: an error that quotes {what} is this host's",
+            steps=(*flow.opening(), passed(frame, Reason.NOT_OURS, via=BACK)),
+        )
+    yield Row(
+        says=f"{name(flow)}: an error that ends in the IP header that it quotes is this host's",
+        steps=(*flow.opening(), passed(_shortened(flow, whole, at + 12), Reason.NOT_OURS, via=BACK)),
+    )
+
+
+def _shortened(flow: Flow, frame: bytes, size: int) -> bytes:
+    """Return the frame cut to so many bytes, with a length in its IP header that says so."""
+    at, header = (ETHERNET_BYTES + 2, 0) if flow.version == 4 else (ETHERNET_BYTES + 4, 40)
+    return frame[:at] + (size - ETHERNET_BYTES - header).to_bytes(2) + frame[at + 2 : size]
 
 
 def _other(flow: Flow) -> Layer:

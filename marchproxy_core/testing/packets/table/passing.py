@@ -23,7 +23,7 @@ from marchproxy_core.testing.packets.frames import (
     echo,
 )
 from marchproxy_core.testing.packets.places import BACK, OTHER_SOURCE, VERSIONS
-from marchproxy_core.testing.packets.row import WITHOUT_TC, Build, Marked, Row, Step, dropped, passed
+from marchproxy_core.testing.packets.row import PLAIN, WITHOUT_TC, Build, Marked, Row, Step, dropped, passed
 from marchproxy_core.testing.packets.table.naming import name
 from marchproxy_core.testing.packets.world import TCP as TCP_NUMBER
 from marchproxy_core.testing.packets.world import WORLD, changed, each_service
@@ -56,6 +56,12 @@ def _not_ip() -> Iterator[Row]:
     }
     for what, frame in frames.items():
         yield Row(says=f"{what} is not IP", steps=(passed(frame, Reason.NOT_IP),))
+    for size in (0, 1, 13):
+        yield Row(
+            says=f"a frame of {size} bytes, which no driver hands up, is not IP",
+            steps=(passed(bytes(size), Reason.NOT_IP),),
+            builds=PLAIN,
+        )
 
 
 def _tagged() -> Iterator[Row]:
