@@ -15,6 +15,8 @@ from marchproxy_core.testing.packets.row import PLAIN, Change, Later, Marked, Re
 if TYPE_CHECKING:
     from marchproxy_core.packet.layout import Value
 
+ETHERNET_BYTES = 14
+
 
 class Mismatch(AssertionError):
     """A build did something else than the table says."""
@@ -156,10 +158,11 @@ def _check_counters(where: str, step: Step, before: Totals, now: Totals) -> None
 
 
 def _ip_bytes(frame: bytes) -> int:
-    """Return the length that an IP packet says it has."""
+    """Return the length that an IP packet says it has; one that says 0 has the frame's."""
     if frame[12:14] == b"\x08\x00":
-        return int.from_bytes(frame[16:18])
-    return 40 + int.from_bytes(frame[18:20])
+        return int.from_bytes(frame[16:18]) or len(frame) - ETHERNET_BYTES
+    payload = int.from_bytes(frame[18:20])
+    return 40 + payload if payload else len(frame) - ETHERNET_BYTES
 
 
 def _check_loads(engine: Engine, step: Step, where: str) -> None:

@@ -20,6 +20,7 @@ _PAYLOAD_BYTES = 2900
 def rows() -> Iterator[Row]:
     """Yield them."""
     for flow in FLOWS:
+        yield _without_length(flow)
         narrow = attrs.evolve(flow, backend=NARROW_BACKEND, back=NARROW)
         joined = flow.segment("PA", bytes(at & 255 for at in range(_PAYLOAD_BYTES)))
         most = NARROW.mtu - _header_bytes(flow, joined)
@@ -35,6 +36,15 @@ def rows() -> Iterator[Row]:
             ),
             builds=frozenset({Build.TC}),
         )
+
+
+def _without_length(flow: Flow) -> Row:
+    style = Style(header={"len": 0} if flow.version == 4 else {"plen": 0})
+    packet = flow.segment("PA", b"some payload")
+    return Row(
+        says=f"{name(flow)}: a length of 0, as joined packets above 64 KiB have it, stands for the whole frame",
+        steps=(*flow.opening(), flow.request(packet, style), flow.reply(packet, style)),
+    )
 
 
 def _header_bytes(flow: Flow, segment: Layer) -> int:
