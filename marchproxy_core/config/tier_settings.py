@@ -123,7 +123,7 @@ class TierSettings:
     xdp_queue_size: int = setting(
         Integer(64, 65536, "packets"),
         1024,
-        "Read for those who come from the Go program: frames go straight to the interface they leave by, without a queue.",
+        "Read for those who come from the Go program: frames go straight to where they leave, without a queue.",
         tiers=("xdp",),
         restart=True,
     )
