@@ -1,7 +1,7 @@
 """Tests on emulated network hardware: those in guest/ run in one guest, together, and are reported here one by one.
 
-On the host each of them stands for its own run in the guest, which the first one boots. In the guest, where HWLAB is
-set, they are what they look like, and what becomes of each goes into a file that the host shares.
+On the host each of them stands for its own run in the guest. In the guest, where HWLAB is set, they are what they look
+like, and what becomes of each goes into a file that the host shares.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ import pytest
 
 from marchproxy_core.testing.pytest_plugin import leave_out
 
-ROOT = Path(__file__).parents[2]
-GUEST_TESTS = Path(__file__).parent / "guest"
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+GUEST_TESTS = HERE / "guest"
 HWLAB = ROOT / "scripts" / "hwlab"
 IN_GUEST = "HWLAB" in os.environ
 
 _REPORTS = "reports.jsonl"
+_SAID = "said"
 _LONGEST_S = 600
 _GUEST = pytest.StashKey()
 
@@ -50,44 +52,57 @@ class _Outcome:
 
 @attrs.define(eq=False)
 class _Guest:
-    """The guest of this session: boots when the first test asks what became of it."""
+    """The guest of this session: boots with the first test in this folder, while those on the host run."""
 
     nodeids: list[str]
     missing: str | None = None
-    said: str = ""
+    _out: tempfile.TemporaryDirectory[str] | None = None
+    _process: subprocess.Popen[bytes] | None = None
     _outcomes: dict[str, _Outcome] | None = None
+    _said: str = ""
 
-    def outcome_of(self, nodeid):
-        """Return what became of a test; its text of failure says so, if the guest ended before the test did."""
-        if self._outcomes is None and self.missing is None:
-            self._run()
-        if self.missing is not None:
-            leave_out(self.missing)
-        outcome = self._outcomes.get(nodeid, _Outcome())
-        if not outcome.ended:
-            outcome.failures.append(f"the guest ended before this test did:\n{self.said}")
-            self.said = "what it said is above, where this happened first"
-        return outcome
-
-    def _run(self):
+    def start(self):
+        """Have all chosen tests run; does nothing the second time."""
+        if not self.nodeids or self._process is not None or self.missing is not None:
+            return
         ready = subprocess.run([HWLAB, "setup"], capture_output=True, text=True, check=False)
         if ready.returncode != 0:
             self.missing = f"needs emulated hardware: {ready.stderr.strip()}"
             return
+        self._out = tempfile.TemporaryDirectory(prefix="hwlab-out-")
         pytest_there = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *self.nodeids]
-        with tempfile.TemporaryDirectory(prefix="hwlab-out-") as out:
-            done = subprocess.run(
+        with self._path(_SAID).open("wb") as said:
+            self._process = subprocess.Popen(
                 [HWLAB, "run", "env", f"CI={os.environ.get('CI', '')}", *pytest_there],
                 cwd=ROOT,
-                env=os.environ | {"HWLAB_OUT": out, "HWLAB_TIMEOUT": str(_LONGEST_S)},
-                stdout=subprocess.PIPE,
+                env=os.environ | {"HWLAB_OUT": self._out.name, "HWLAB_TIMEOUT": str(_LONGEST_S)},
+                stdout=said,
                 stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                check=False,
             )
-            self.said = done.stdout
-            self._outcomes = _read(Path(out, _REPORTS))
+
+    def outcome_of(self, nodeid):
+        """Wait for the guest's end and return what became of a test; one that it did not finish has failed."""
+        if self.missing is not None:
+            leave_out(self.missing)
+        if self._outcomes is None:
+            self._process.wait()
+            self._said = self._path(_SAID).read_text(encoding="utf-8", errors="replace")
+            self._outcomes = _read(self._path(_REPORTS))
+        outcome = self._outcomes.get(nodeid, _Outcome())
+        if not outcome.ended:
+            outcome.failures.append(f"the guest ended before this test did:\n{self._said}")
+            self._said = "what it said is above, where this happened first"
+        return outcome
+
+    def end(self):
+        """End the guest, when nobody waited for it, and drop what it wrote."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+            self._out.cleanup()
+
+    def _path(self, name):
+        return Path(self._out.name, name)
 
 
 def _read(reports):
@@ -123,14 +138,29 @@ class _GuestItem(pytest.Item):
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(session, items):
-    """Have the guest's tests run in the guest: those that are left after all choosing."""
+    """Have the guest's tests run in the guest, those that are left after all choosing; here they come last."""
     if IN_GUEST:
         return
-    items[:] = [
-        _GuestItem.from_parent(item.parent, name=item.name) if GUEST_TESTS in item.path.parents else item
-        for item in items
-    ]
-    session.stash[_GUEST] = _Guest([item.nodeid for item in items if isinstance(item, _GuestItem)])
+    there = [item for item in items if GUEST_TESTS in item.path.parents]
+    if not there:
+        return
+    here = [item for item in items if item not in there]
+    last = max((index for index, item in enumerate(here, 1) if HERE in item.path.parents), default=len(here))
+    asked = [_GuestItem.from_parent(item.parent, name=item.name) for item in there]
+    items[:] = here[:last] + asked + here[last:]
+    session.stash[_GUEST] = _Guest([item.nodeid for item in asked])
+
+
+def pytest_runtest_setup(item):
+    """Boot with the first test of this folder."""
+    if _GUEST in item.session.stash:
+        item.session.stash[_GUEST].start()
+
+
+def pytest_sessionfinish(session):
+    """End the guest, also when the session was interrupted."""
+    if _GUEST in session.stash:
+        session.stash[_GUEST].end()
 
 
 def pytest_runtest_logreport(report):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 
 import pytest
@@ -23,9 +24,12 @@ async def test_packets_go_both_ways(joined):
     assert await joined.carries(b"x" * 1400)
 
 
-async def test_the_driver_runs_xdp(joined, program):
-    namespace, index = joined.far.namespace, await joined.far.index()
-    with count_run_time(), await namespace.call(Link.attach_xdp, program, index, XdpMode.DRIVER):
-        assert [each.mode for each in await namespace.call(who_holds_xdp, index)] == ["driver"]
-        assert await joined.carries()
+@pytest.mark.parametrize(("near", "far"), [("eth0", "eth1"), ("eth2", "eth3")], ids=["igb", "virtio"])
+async def test_the_driver_runs_xdp(lab, join_interfaces, program, near, far):
+    # Attached while the interface is down: igb takes a running one down and up, which takes seconds.
+    index = socket.if_nametoindex(far)
+    with count_run_time(), Link.attach_xdp(program, index, XdpMode.DRIVER):
+        assert [holder.mode for holder in who_holds_xdp(index)] == ["driver"]
+        async with join_interfaces(lab, near, far) as joined:
+            assert await joined.carries()
         assert program.info().run_count > 0
