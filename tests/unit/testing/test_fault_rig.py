@@ -16,6 +16,7 @@ from marchproxy_core.services import Backend, Endpoint, Service
 from marchproxy_core.table import Table
 from marchproxy_core.testing.census import ResourceCensus, assert_nothing_leaked
 from marchproxy_core.testing.fault_rig import STEPS, FaultyError, FaultyTier, How, Stage
+from marchproxy_core.testing.waiting import until
 
 HERE = Endpoint.parse("127.0.0.1:80")
 WEB = Service(name="web", listen=(HERE,), backends=(Backend(endpoint=HERE),))
@@ -151,9 +152,14 @@ async def test_deciding_hooks_fail_in_their_thread():
 async def fails(tier, how):
     """Run a life that must fail in the way told."""
     if how is How.HANG:
-        with trio.move_on_after(0.1) as patience:
-            await live(tier)
-        assert patience.cancelled_caught
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(live, tier)
+
+            async def hangs() -> bool:
+                return bool(tier.met)
+
+            await until(hangs, what="a tier that hangs")
+            nursery.cancel_scope.cancel()
         return
     expected = {
         How.UNAVAILABLE: pytest.RaisesExc(TierUnavailable, match="fails on command"),
