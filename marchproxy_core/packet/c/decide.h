@@ -15,12 +15,11 @@ struct mp_decision {
 };
 
 /* Whether an ICMP error may be sent now; they are kept apart by mp_settings.error_interval. */
-static MP_INLINE void mp_admit_answer(struct mp_decision *decision)
+static MP_INLINE void mp_admit_answer(const struct mp_settings *settings, struct mp_decision *decision)
 {
-    const struct mp_settings *settings = mp_settings_now();
     struct mp_load *all = mp_load_at(0);
     uint64_t now = mp_now();
-    if (settings && all && all->next_error <= now) {
+    if (all && all->next_error <= now) {
         all->next_error = now + settings->error_interval;
         decision->verdict = MP_REPLY;
     } else {
@@ -50,23 +49,18 @@ static MP_INLINE enum mp_reason mp_is_ours(const struct mp_flow *flow)
 }
 
 /* Whether what this hook cannot forward meets another one before the stack, which may: TC has the kernel find neighbours. */
-static MP_INLINE int mp_is_caught(const struct mp_flow *flow)
+static MP_INLINE int mp_is_caught(const struct mp_flow *flow, const struct mp_settings *settings)
 {
-    const struct mp_settings *settings = mp_settings_now();
-    return MP_HOOK == MP_HOOK_XDP && settings && (flow->hooks & settings->live_hooks & (1 << MP_HOOK_TC));
-}
-
-static MP_INLINE uint16_t mp_stamp(const struct mp_settings *settings)
-{
-    return (uint16_t)(mp_tick(mp_now()) + settings->generation);
+    return MP_HOOK == MP_HOOK_XDP && (flow->hooks & settings->live_hooks & (1 << MP_HOOK_TC));
 }
 
 /* The next hop of a flow's packet: the one that is known, or as the kernel says. Another CPU may write it at the same time,
  * and then one packet may go to the address before. */
 static MP_INLINE enum mp_reason mp_find_way(struct mp_frame *frame, const struct mp_view *view, struct mp_known_hop *known,
-                                            const struct mp_ends *ends, const struct mp_settings *settings, struct mp_hop *hop)
+                                            const struct mp_ends *ends, const struct mp_settings *settings, uint64_t now,
+                                            struct mp_hop *hop)
 {
-    uint16_t stamp = mp_stamp(settings);
+    uint16_t stamp = (uint16_t)(mp_tick(now) + settings->generation);
     if (known->interface && known->stamp == stamp) {
         hop->interface = known->interface;
         hop->resolved = 1;
@@ -91,7 +85,7 @@ static MP_INLINE enum mp_reason mp_find_way(struct mp_frame *frame, const struct
 
 /* Whether this hook may forward a packet of the flow that a key led to, and where to. */
 static MP_INLINE enum mp_reason mp_find_hop(struct mp_frame *frame, const struct mp_view *view, const struct mp_flow_ref *ref,
-                                            const struct mp_settings *settings, struct mp_decision *decision)
+                                            const struct mp_settings *settings, uint64_t now, struct mp_decision *decision)
 {
     struct mp_flow *flow = mp_flow_at(ref->flow);
     struct mp_ends ends;
@@ -103,7 +97,7 @@ static MP_INLINE enum mp_reason mp_find_hop(struct mp_frame *frame, const struct
         return reason;
     decision->has_flow = 1;
     if (ref->side == MP_FROM_CLIENT) {
-        reason = mp_screen_client(view, settings, flow->service, 0, mp_now());
+        reason = mp_screen_client(view, settings, flow->service, 0, now);
         if (reason != MP_FORWARDED)
             return reason;
     }
@@ -112,8 +106,8 @@ static MP_INLINE enum mp_reason mp_find_hop(struct mp_frame *frame, const struct
     if (!mp_may_live_on(frame, view))
         return MP_TTL_EXPIRED;
     mp_new_ends(flow, decision->side, &ends);
-    reason = mp_find_way(frame, view, &flow->hop[decision->side], &ends, settings, &decision->hop);
-    if (reason != MP_FORWARDED && mp_is_caught(flow))
+    reason = mp_find_way(frame, view, &flow->hop[decision->side], &ends, settings, now, &decision->hop);
+    if (reason != MP_FORWARDED && mp_is_caught(flow, settings))
         decision->has_flow = 0;
     return reason;
 }
@@ -186,7 +180,7 @@ static MP_INLINE enum mp_reason mp_decide_packet(struct mp_frame *frame, const s
     enum mp_reason reason;
     const struct mp_flow_ref *ref = mp_find_key(&view->key);
     if (ref) {
-        reason = mp_find_hop(frame, view, ref, settings, decision);
+        reason = mp_find_hop(frame, view, ref, settings, now, decision);
         if (reason == MP_NO_FLOW && ref->side == MP_FROM_CLIENT && mp_may_begin(view))
             reason = MP_FLOW_ENDING; /* its key goes any moment; the client asks again */
     } else {
@@ -210,7 +204,7 @@ static MP_INLINE enum mp_reason mp_decide_error(struct mp_frame *frame, const st
     if (!mp_read_quote(frame, view, quote))
         return MP_NOT_OURS;
     const struct mp_flow_ref *ref = mp_find_key(&quote->answer);
-    return ref ? mp_find_hop(frame, view, ref, settings, decision) : MP_NOT_OURS;
+    return ref ? mp_find_hop(frame, view, ref, settings, mp_now(), decision) : MP_NOT_OURS;
 }
 
 static MP_INLINE int mp_has_ports(const struct mp_view *view)
@@ -237,6 +231,6 @@ static MP_INLINE void mp_decide(struct mp_frame *frame, const struct mp_view *vi
     if (reason == MP_MALFORMED)
         decision->verdict = MP_DROP; /* the parser's own findings do not come here */
     /* Never an error about an error: RFC 1122, 3.2.2. */
-    if ((reason == MP_TTL_EXPIRED || reason == MP_TOO_BIG) && mp_has_ports(view))
-        mp_admit_answer(decision);
+    if (settings && (reason == MP_TTL_EXPIRED || reason == MP_TOO_BIG) && mp_has_ports(view))
+        mp_admit_answer(settings, decision);
 }
