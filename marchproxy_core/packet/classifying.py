@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from marchproxy_core.model import Path, Verdict
 from marchproxy_core.services import ProxyHeader
 
 if TYPE_CHECKING:
     from marchproxy_core.services import Service
+
+
+def verdict(service: Service, where: str) -> Verdict:
+    """Judge a service for a tier that rewrites packets.
+
+    Args:
+        service: As configured.
+        where: Where the tier does it, for the reason, as ``in the kernel``.
+    """
+    reason = obstacle(service)
+    return Verdict(
+        accept=not reason,
+        path=Path.SLOW if service.slow_path_reasons else Path.FAST,
+        reason=reason or f"{service.protocol} packets are rewritten {where}",
+    )
 
 
 def obstacle(service: Service) -> str:

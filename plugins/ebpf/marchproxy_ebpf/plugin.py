@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from marchproxy_core.hookspecs import hookimpl
-from marchproxy_core.model import Carries, Path, ProbeReport, Requirement, Verdict
+from marchproxy_core.model import Carries, ProbeReport, Requirement
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from marchproxy_core.config import Settings
     from marchproxy_core.host import HostFacts
-    from marchproxy_core.model import AttachContext, Runner, ServiceTable, TierStats
+    from marchproxy_core.model import AttachContext, Runner, ServiceTable, TierStats, Verdict
     from marchproxy_core.packet.running import PacketAttachment
     from marchproxy_core.services import Service
     from marchproxy_core.table import Table
@@ -52,13 +52,9 @@ def _interfaces(host: HostFacts, settings: Settings) -> tuple[Requirement, ...]:
 def classify(service: Service, report: ProbeReport) -> Verdict:
     """Take services of which packets come in by an interface and leave by one, as they are."""
     del report
-    from marchproxy_core.packet.classifying import obstacle
+    from marchproxy_core.packet.classifying import verdict
 
-    reason = obstacle(service)
-    path = Path.SLOW if service.slow_path_reasons else Path.FAST
-    if reason:
-        return Verdict(accept=False, path=path, reason=reason)
-    return Verdict(accept=True, path=path, reason=f"{service.protocol} packets are rewritten in the kernel")
+    return verdict(service, "in the kernel")
 
 
 @hookimpl
