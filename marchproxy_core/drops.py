@@ -29,4 +29,6 @@ class DropReason(enum.StrEnum):
     DRAINING = "draining"
     """A datagram of a client without a flow, of a service that is going away."""
     DRAIN_TIMEOUT = "drain_timeout"
+    FLUSHED = "flushed"
+    """An established connection or flow, whose backend was flushed."""
     SEND_FAILED = "send_failed"

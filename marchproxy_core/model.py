@@ -148,7 +148,7 @@ class Health(enum.StrEnum):
     EJECTED = "ejected"
     """Refused or lost connections of clients; back after a pause."""
     DRAINING = "draining"
-    """Weight 0."""
+    """Weight 0; flushed, if it says so."""
 
 
 @attrs.frozen(kw_only=True)

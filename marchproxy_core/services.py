@@ -72,10 +72,22 @@ class Backend:
 
     ``weight`` is its share among the backends, 0 to 65535; 0 drains it: established connections stay,
     new ones go elsewhere.
+
+    Raises:
+        ValueError: It is flushed and has a weight.
     """
 
     endpoint: Endpoint
     weight: int = 1
+    flush: bool = attrs.field(default=False)
+    """Whether what is established ends at once: connections are reset, and the next datagram of a UDP flow goes to
+    another backend. Its weight is 0, so that who looks at weights alone gives it nothing new."""
+
+    @flush.validator
+    def _has_no_weight(self, attribute: attrs.Attribute[bool], value: bool) -> None:
+        del attribute
+        if value and self.weight:
+            raise ValueError("a backend that is flushed has weight 0")
 
 
 class HealthCheckKind(enum.StrEnum):

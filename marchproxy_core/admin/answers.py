@@ -111,6 +111,8 @@ class BackendAnswer:
     service: str
     backend: str
     weight: int
+    """0 too while it is flushed, whatever the configuration gives it."""
+    flush: bool
     state: Health
     reason: str
     since: datetime
@@ -314,6 +316,7 @@ def backends_health(view: EngineView) -> BackendsAnswer:
                 service=row.service,
                 backend=str(row.backend),
                 weight=row.weight,
+                flush=row.flush,
                 state=row.health,
                 reason=row.reason,
                 since=datetime.fromtimestamp(row.since, UTC),

@@ -39,6 +39,7 @@ class BackendRow:
     service: str
     backend: Endpoint
     weight: int
+    flush: bool
     health: Health
     reason: str
     """Why it is in this state, to be read by people."""
@@ -259,6 +260,7 @@ def _row(service: str, entry: _Entry) -> BackendRow:
         service=service,
         backend=state.backend.endpoint,
         weight=state.backend.weight,
+        flush=state.backend.flush,
         health=state.health,
         reason=entry.kept or state.reason,
         since=entry.since,

@@ -82,6 +82,8 @@ class BackendState:
     @property
     def reason(self) -> str:
         """Why it is in this state, to be read by people."""
+        if self.backend.flush:
+            return "it is flushed"
         return "weight is 0" if self.backend.weight == 0 else self._why
 
     @property

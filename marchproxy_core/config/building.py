@@ -90,7 +90,8 @@ class _Builder:
             return None
         self._note_unused(value.name)
         if all(backend.weight == 0 for backend in backends):
-            self._note(value.name, "every backend has weight 0, so it takes no new connections")
+            what = "has weight 0" + (" or is flushed" if any(one.flush for one in backends) else "")
+            self._note(value.name, f"every backend {what}, so it takes no new connections")
         return Service(
             name=value.name,
             protocol=value.protocol,
@@ -144,7 +145,8 @@ class _Builder:
             endpoint = Endpoint(one.ip, port)
             if any(endpoint == backend.endpoint for backend in found):
                 self._problems.add(keys.line, keys.path, f"{endpoint} again", "each backend once")
-            found.append(Backend(endpoint=endpoint, weight=one.weight))
+            weight = 0 if one.flush else one.weight
+            found.append(Backend(endpoint=endpoint, weight=weight, flush=one.flush))
         return tuple(found)
 
     def _listen(self) -> tuple[Endpoint, ...]:

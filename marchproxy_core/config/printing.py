@@ -11,7 +11,7 @@ from marchproxy_core.config.given import all_settings
 from marchproxy_core.config.values import DEFAULT, Config
 
 if TYPE_CHECKING:
-    from marchproxy_core.services import Service
+    from marchproxy_core.services import Backend, Service
 
 
 @attrs.frozen(kw_only=True)
@@ -73,7 +73,7 @@ def _values(service: Service) -> tuple[tuple[str, str], ...]:
     shown = {
         "protocol": service.protocol.value,
         "listen": ", ".join(map(str, service.listen)),
-        "backends": ", ".join(f"{one.endpoint} weight {one.weight}" for one in service.backends),
+        "backends": ", ".join(map(_backend, service.backends)),
         "balance": service.balance.value,
         "health_check": f"{check.kind.value} every {check.interval_s:g} s" if check else "none",
         "auth_type": auth.type.value,
@@ -88,6 +88,10 @@ def _values(service: Service) -> tuple[tuple[str, str], ...]:
         "tier": service.tier or "the planner picks",
     }
     return tuple(shown.items())
+
+
+def _backend(backend: Backend) -> str:
+    return f"{backend.endpoint} weight {backend.weight}" + (" flush" if backend.flush else "")
 
 
 def _proxy(service: Service) -> str:

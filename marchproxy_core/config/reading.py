@@ -145,5 +145,7 @@ def _read_backends(node: Node, path: str, problems: Problems) -> tuple[Keys[Back
             short = backend_keys(item.text if isinstance(item, Scalar) else "")
             found.append(Keys(short, here, item.line, {"ip": item, "port": item}))
         except ValueError:
-            problems.add(item.line, here, shape(item), "IP:PORT, or a mapping with ip, port and weight")
+            problems.add(
+                item.line, here, shape(item), "IP:PORT, or a mapping with ip, port, weight and flush"
+            )
     return tuple(found)

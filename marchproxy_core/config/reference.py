@@ -73,6 +73,10 @@ AFTER = """
 `[IPV6]:PORT`. With neither `listen` nor `backends`, clients connect to `port` on every address, and the one backend is
 `ip`:`port`. A backend may have another address family than the listen address.
 
+To take a backend out, give it `weight: 0` and reload: it drains, for as long as its clients like. `flush: true` ends
+what is left at once, and wins over a weight, which is back when `flush` goes. A backend that is taken out of the list
+keeps what it has, as with weight 0. Health checks go on at weight 0 and while it is flushed.
+
 Two services may not have the same listen address and protocol. One on every address and one on a single address of the
 same port go together: connections to that address go to the second one, as the kernel prefers the socket bound more
 exactly. The same holds for `ADMIN_LISTEN`. Where the kernel has no IPv6, a port alone is every IPv4 address, which the

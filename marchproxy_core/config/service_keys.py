@@ -129,6 +129,12 @@ class BackendKeys:
         1,
         "Its share of new connections; 0 drains it: established ones go on, no new ones.",
     )
+    flush: bool = setting(
+        Flag(),
+        False,
+        "Whether to end at once what it has: nothing new whatever its weight, connections are reset, datagrams of "
+        "its flows go to another backend.",
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -191,7 +197,7 @@ PROXY = Section(
 class BackendList:
     """A list of backends; the reader takes it apart."""
 
-    want: str = "a list of backends, each IP:PORT or a mapping with ip, port and weight"
+    want: str = "a list of backends, each IP:PORT or a mapping with ip, port, weight and flush"
 
     def parse(self, text: str) -> tuple[BackendKeys, ...]:
         """Never a value: one line of text is no list."""

@@ -99,6 +99,7 @@ async def test_backends_have_state_weight_and_connections(client):
         "draining",
         0,
     )
+    assert not any(row["flush"] for row in backends)
 
 
 async def test_not_ready_is_503_and_says_which_service_has_no_tier(engine, client):

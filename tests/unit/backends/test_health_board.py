@@ -59,6 +59,20 @@ class Rig:
         return next(row for row in self.board.rows() if (row.service, row.backend) == (name, backend))
 
 
+def test_a_flushed_backend_is_checked_on_and_comes_back_as_it_is():
+    rig = Rig(service(A, B, check=CHECK))
+    flushed = attrs.evolve(
+        service(A, B, check=CHECK), backends=(Backend(endpoint=A, weight=0, flush=True), Backend(endpoint=B))
+    )
+    rig.board.configure([flushed], now=1.0)
+    row = rig.row(A)
+    assert (row.weight, row.flush, row.health, row.reason) == (0, True, Health.DRAINING, "it is flushed")
+    rig.check(A, False)
+    assert rig.health()[0] is Health.DRAINING
+    rig.board.configure([service(A, B, check=CHECK)], now=2.0)
+    assert (rig.health()[0], rig.row(A).weight, rig.row(A).flush) == (Health.DOWN, 1, False)
+
+
 def test_a_new_board_knows_nothing_and_uses_everything():
     rig = Rig(service(A, B, weights={B: 0}), service(A, name="api", check=CHECK))
     assert rig.health() == [Health.UNCHECKED, Health.DRAINING]

@@ -38,9 +38,11 @@ SERVICES = st.builds(
     name=TEXTS,
     protocol=st.sampled_from(Protocol),
     listen=st.lists(ENDPOINTS, max_size=3).map(tuple),
-    backends=st.lists(st.builds(Backend, endpoint=ENDPOINTS, weight=st.integers(0, 65535)), max_size=3).map(
-        tuple
-    ),
+    backends=st.lists(
+        st.builds(Backend, endpoint=ENDPOINTS, weight=st.integers(0, 65535))
+        | st.builds(Backend, endpoint=ENDPOINTS, weight=st.just(0), flush=st.booleans()),
+        max_size=3,
+    ).map(tuple),
     balance=st.sampled_from(Balance),
     health_check=st.none()
     | st.builds(
@@ -97,7 +99,7 @@ def test_addresses_are_text() -> None:
     )
     dumped = dump_service(service)
     assert dumped["listen"] == ["[::1]:1"]
-    assert dumped["backends"] == [{"endpoint": "10.0.0.1:2", "weight": 1}]
+    assert dumped["backends"] == [{"endpoint": "10.0.0.1:2", "weight": 1, "flush": False}]
 
 
 def test_unknown_keys_are_refused() -> None:

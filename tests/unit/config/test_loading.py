@@ -258,6 +258,7 @@ WORDS = st.sampled_from(
         "listen",
         "backends",
         "weight",
+        "flush",
         "80",
         "10.0.0.1",
         "web",

@@ -11,6 +11,7 @@ from marchproxy_core.config.choices import TIER_NAMES
 from marchproxy_core.errors import ConfigError
 from marchproxy_core.services import (
     AuthType,
+    Backend,
     Balance,
     Cache,
     Endpoint,
@@ -108,6 +109,17 @@ def test_backends_take_the_port_of_the_service() -> None:
     ]
 
 
+def test_flush_wins_over_a_weight() -> None:
+    first, second, third = one(
+        "port: 80, backends: [{ip: 10.0.0.1, weight: 5, flush: yes}, {ip: 10.0.0.2, weight: 5, flush: no}, "
+        "{ip: 10.0.0.3, flush: true}]"
+    ).backends
+    assert (first.weight, first.flush) == (third.weight, third.flush) == (0, True)
+    assert (second.weight, second.flush) == (5, False)
+    with pytest.raises(ValueError, match="a backend that is flushed has weight 0"):
+        Backend(endpoint=second.endpoint, flush=True)
+
+
 def test_everything_that_a_service_may_say() -> None:
     service = one(
         "listen: ':443', backends: [10.0.0.1:80], balance: maglev, websocket: yes, tier: application, "
@@ -177,11 +189,12 @@ NOT_UDP = "got it with protocol udp, want protocol tcp, or the key left out"
         ("backends: [10.0.0.1:80]", "listen: got nothing, want listen, or the port of the service"),
         (
             "port: 80, backends: []",
-            "backends: got an empty list, want a list of backends, each IP:PORT or a mapping with ip, port and weight",
+            "backends: got an empty list, want a list of backends, each IP:PORT or a mapping with ip, port, weight "
+            "and flush",
         ),
         (
             "port: 80, backends: [web]",
-            'backends[0]: got "web", want IP:PORT, or a mapping with ip, port and weight',
+            'backends[0]: got "web", want IP:PORT, or a mapping with ip, port, weight and flush',
         ),
         ("port: 80, backends: [{port: 8}]", "backends[0].ip: got nothing, want the backend's address"),
         (
@@ -199,6 +212,18 @@ NOT_UDP = "got it with protocol udp, want protocol tcp, or the key left out"
         (
             "port: 80, backends: [{ip: 10.0.0.1, weight: 65536}]",
             "backends[0].weight: got 65536, want an integer from 0 to 65535",
+        ),
+        (
+            "port: 80, backends: [{ip: 10.0.0.1, flush: now}]",
+            'backends[0].flush: got "now", want true or false (or on, off, yes, no, 1, 0)',
+        ),
+        (
+            "port: 80, backends: [10.0.0.1:1 flush]",
+            'backends[0]: got "10.0.0.1:1 flush", want IP:PORT, or a mapping with ip, port, weight and flush',
+        ),
+        (
+            "port: 80, backends: [{ip: 10.0.0.1, flsh: 1}]",
+            "backends[0].flsh: want a known name; did you mean flush?",
         ),
         ("port: 80, ip: 10.0.0.1, weigth: 1", "weigth: want a known name"),
         ("port: 80, ip: 10.0.0.1, protocl: udp", "protocl: want a known name; did you mean protocol?"),
@@ -329,6 +354,16 @@ def test_notes_of_a_service() -> None:
     )
 
 
+def test_a_note_when_every_backend_is_flushed_or_drained() -> None:
+    config = read(
+        "- {name: a, port: 1, backends: [{ip: 10.0.0.1, weight: 0}, {ip: 10.0.0.2, flush: true}]}\n"
+        "- {name: b, port: 2, backends: [{ip: 10.0.0.1, weight: 1}, {ip: 10.0.0.2, flush: true}]}\n"
+    )
+    assert config.notes == (
+        "f.yaml:1: service a: every backend has weight 0 or is flushed, so it takes no new connections",
+    )
+
+
 def test_a_tier_that_is_not_installed_is_a_note() -> None:
     config = load_text(b"- {name: a, ip: 10.0.0.1, port: 1, tier: xdp}\n", Path("f.yaml"), {}, ("sockets",))
     assert config.services[0].tier == "xdp"
@@ -355,3 +390,9 @@ def test_services_are_printed_with_their_origin() -> None:
     (printed, _) = render_services(read(GUIDE))
     assert (printed.name, printed.origin) == ("simple-tcp", "f.yaml:2")
     assert dict(printed.values)["listen"] == "0.0.0.0:8080, [::]:8080"
+
+
+def test_backends_are_printed_with_their_weight_and_whether_they_are_flushed() -> None:
+    text = "- {name: a, port: 1, backends: [{ip: 10.0.0.1, weight: 3}, {ip: 10.0.0.2, weight: 3, flush: true}]}\n"
+    (printed,) = render_services(read(text))
+    assert dict(printed.values)["backends"] == "10.0.0.1:1 weight 3, 10.0.0.2:1 weight 0 flush"
