@@ -5,6 +5,8 @@ The other way, from processes that handle what strangers send, only JSON goes: s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import attrs
 
 from marchproxy_core.config import Settings
@@ -52,8 +54,15 @@ class Doors:
 
 
 @attrs.frozen(kw_only=True)
+class Flush:
+    """Backends, by service, that are flushed: for a worker that is to retire, and gets no more :class:`Work`."""
+
+    services: Mapping[str, frozenset[Endpoint]]
+
+
+@attrs.frozen(kw_only=True)
 class Retire:
     """Take nothing new, and end when the last connection has ended, or after the drain timeout."""
 
 
-Message = Lend | Work | Doors | Retire
+Message = Lend | Work | Doors | Flush | Retire

@@ -247,13 +247,15 @@ class WorkerPool:
 
     async def _feed(self, life: Life) -> None:
         async for order in self._orders.changes():
-            if life.spent.is_set():
-                return  # what it still has is to end, nothing new is to come
-            if order is not None:
-                try:
+            if order is None:
+                continue
+            try:
+                if life.spent.is_set():  # what it still has is to end, nothing new is to come
+                    await life.worker.flush(order.table)
+                else:
                     await life.worker.order(order, self.count)
-                except OSError:
-                    return  # dead: whoever hears its reports finds out
+            except OSError:
+                return  # dead: whoever hears its reports finds out
 
     async def _retire(self, life: Life) -> None:
         try:

@@ -21,7 +21,7 @@ from marchproxy_core.door import Rule
 from marchproxy_core.model import ServiceTable
 from marchproxy_core.workers.cells import ServiceCells
 from marchproxy_core.workers.channel import MOST_REPORT_BYTES, Frames, Report, frame, parse_report
-from marchproxy_core.workers.messages import Doors, Lend, Message, ServiceWork, Work
+from marchproxy_core.workers.messages import Doors, Flush, Lend, Message, ServiceWork, Work
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -102,6 +102,20 @@ class WorkerProcess:
             self._doors = order.table.door
             await self.send(Doors(rules=self._doors))
         await self.send(Work(version=order.version, settings=order.table.settings, services=tuple(services)))
+
+    async def flush(self, table: ServiceTable) -> None:
+        """Tell of the backends that are flushed, and of nothing else.
+
+        Raises:
+            OSError: The worker is dead.
+        """
+        flushed = {
+            name: frozenset(view.backend.endpoint for view in assignment.backends if view.backend.flush)
+            for name, assignment in table.assignments.items()
+        }
+        services = {name: backends for name, backends in flushed.items() if backends}
+        if services:
+            await self.send(Flush(services=services))
 
     async def send(self, message: Message, descriptor: int | None = None) -> None:
         """Send one message.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING, final
 
+import attrs
 import structlog
 
 from marchproxy_core.backends.balancing import make_balancer
@@ -64,6 +65,16 @@ class Carried:
             self._adopt_limits(settings)
         if work.backends and (work.backends != self._views or work.service.balance is not before.balance):
             self._adopt_backends()
+
+    def flush(self, backends: Container[Endpoint]) -> None:
+        """Give these nothing new, as if their flush were in the work: a worker that retires gets no more of it."""
+        views = tuple(
+            attrs.evolve(view, backend=attrs.evolve(view.backend, weight=0, flush=True))
+            if view.backend.endpoint in backends
+            else view
+            for view in self._views
+        )
+        self.update(attrs.evolve(self.work, backends=views), self.settings)
 
     def refuses(self, now_s: float, client: str) -> DropReason | None:
         """Return why a new client, by his address, may not come in now; None when he may."""
@@ -124,6 +135,8 @@ class Carried:
         work = self.work
         self._views = work.backends
         self.backends = tuple(view.backend.endpoint for view in work.backends)
+        self.flushed = frozenset(view.backend.endpoint for view in work.backends if view.backend.flush)
+        """Those whose connections and flows are to end."""
         self.backend_cells = tuple(work.cells.active[endpoint] for endpoint in self.backends)
         """For each backend the cell that counts its open connections; whoever opens one counts."""
         self.by_client = work.service.balance is Balance.MAGLEV

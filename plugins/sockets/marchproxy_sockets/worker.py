@@ -13,7 +13,7 @@ from marchproxy_core.drops import DropReason
 from marchproxy_core.model import Role
 from marchproxy_core.services import Protocol
 from marchproxy_core.workers.ledger import ALL_OPENED
-from marchproxy_core.workers.messages import Doors, Lend, Retire, Work
+from marchproxy_core.workers.messages import Doors, Flush, Lend, Retire, Work
 from marchproxy_sockets.carried import Carried
 from marchproxy_sockets.loop import Loop
 from marchproxy_sockets.tcp.pipes import Pipes
@@ -21,6 +21,8 @@ from marchproxy_sockets.tcp.service import TcpService
 from marchproxy_sockets.udp.service import DATAGRAM_BYTES, UdpService
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from marchproxy_core.config import Settings
     from marchproxy_core.services import Endpoint
     from marchproxy_core.workers.child import Worker
@@ -90,6 +92,8 @@ class Relay:
                     self._apply(message)
                 case Doors(rules=rules):
                     self._screen = Screen(rules) if rules else None
+                case Flush(services=services):
+                    self._flush(services)
                 case Retire():
                     self._retire()
 
@@ -182,6 +186,13 @@ class Relay:
         for name, service in self._services.items():
             self._give(service, name, ())
         log.info("worker.retired", connections=self._active)
+
+    def _flush(self, services: Mapping[str, frozenset[Endpoint]]) -> None:
+        for name, backends in services.items():
+            service = self._services.get(name)
+            if service is not None:
+                service.carried.flush(backends)
+                service.update()
 
     def _on_tick(self) -> None:
         self._worker.beat()

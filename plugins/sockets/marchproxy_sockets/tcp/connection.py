@@ -196,6 +196,14 @@ class Connection:
             # The kernel does not tell when it has sent everything (a reset throws the rest away): look again.
             self.service.loop.expire_at(self, self.service.loop.now_s + TICK_S)
 
+    def flush(self) -> None:
+        """Leave the backend: for another one while it has not answered yet, else the connection is over."""
+        if self.state is _CONNECTING:
+            self._leave_backend()
+            self.connect()
+        else:
+            self.finish(DropReason.FLUSHED, reset=True)
+
     def finish(self, reason: DropReason | None = None, *, reset: bool = False, error: str = "") -> None:
         """End the connection, once.
 

@@ -68,6 +68,9 @@ class TcpService:
             for endpoint in carried.backends
         )
         """Family and address of each backend, as connect(2) wants them."""
+        if carried.flushed:
+            for connection in [one for one in self.connections if one.backend_endpoint in carried.flushed]:
+                connection.flush()
 
     def listen(self, sockets: Sequence[tuple[Endpoint, socket.socket]], *, serve_out: bool = False) -> None:
         """Accept from exactly these sockets; those not named any more are closed.

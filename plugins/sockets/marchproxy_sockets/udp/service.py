@@ -91,6 +91,8 @@ class UdpService:
             for endpoint in self.carried.backends
         )
         """Of each backend."""
+        if self.carried.flushed:
+            self._end_flows_to(self.carried.flushed)
 
     def listen(self, sockets: Sequence[tuple[Endpoint, socket.socket]], *, serve_out: bool = False) -> None:
         """Read exactly these sockets; others are closed, and their flows end: nobody here would hear the clients.
@@ -139,6 +141,13 @@ class UdpService:
         counts, first = self.carried.counts, self.carried.first_cell
         counts[first + PACKETS_OUT] += packets
         counts[first + BYTES_OUT] += size
+
+    def _end_flows_to(self, backends: Container[Endpoint]) -> None:
+        flows = [flow for listening in self._listening.values() for flow in listening.flows.values()]
+        for flow in flows:
+            if flow.backend_endpoint in backends:
+                self.carried.drop(DropReason.FLUSHED)
+                flow.close()
 
     def _leave(self, listening: Listening) -> None:
         del self._listening[listening.sock]
