@@ -98,7 +98,8 @@ def forward(attachment: Attachment, services: Table[ServiceTable]) -> Runner | N
         attachment: What this tier's ``attach`` yielded; attached for as long as the runner runs.
         services: What to carry: ``services.current`` first, then each later value from ``services.changes()``. Of
             an assignment the role may change (see :class:`~marchproxy_core.model.Role`), the backends' health, and
-            the service itself by reload; a connection already established is to survive all of these.
+            the service itself by reload; a connection already established is to survive all of these. To ask for the
+            next value says that the one before is in effect: a start and a reload wait for that, for 10 s at most.
 
     Returns:
         ``run(*, task_status)``. It calls ``started()`` last, when traffic of the current table can flow, within 10 s.

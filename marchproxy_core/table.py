@@ -1,6 +1,7 @@
 """A watchable value: whoever holds it sees the current value, then each change.
 
-The newest value wins: a slow reader may miss one in between, never the last.
+The newest value wins: a slow reader may miss one in between, never the last. A reader that asks for the next value
+says by it that it has done with the one before, and the owner can wait for that.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ class Table(Generic[T]):
     _value: T
     _version: int = attrs.field(default=0, init=False)
     _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _done_with: int = attrs.field(default=-1, init=False)
+    _read: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     @property
     def current(self) -> T:
@@ -34,11 +37,20 @@ class Table(Generic[T]):
         changed, self._changed = self._changed, trio.Event()
         changed.set()
 
+    async def taken(self) -> None:
+        """Wait until a reader has done with the newest value, also when it is replaced meanwhile."""
+        while self._done_with < self._version:
+            await self._read.wait()
+
     def changes(self) -> Changes[T]:
         """Iterate over the current value at once, then each later one; never ends. A checkpoint at each step."""
         return Changes(self)
 
     async def _newer_than(self, seen: int) -> tuple[int, T]:
+        if seen > self._done_with:
+            self._done_with = seen
+            read, self._read = self._read, trio.Event()
+            read.set()
         if seen == self._version:
             await self._changed.wait()
         else:

@@ -20,6 +20,7 @@ from marchproxy_core.config import Config
 from marchproxy_core.door import DoorAction, DoorChange, KnownRule
 from marchproxy_core.engine.asking import ask_tier, ask_tiers, is_unsure, probe_tier
 from marchproxy_core.engine.assigning import tables
+from marchproxy_core.engine.crew import Crew
 from marchproxy_core.engine.door import FrontDoor
 from marchproxy_core.engine.netwatch import watch_interfaces
 from marchproxy_core.engine.pauses import Pauses
@@ -28,7 +29,6 @@ from marchproxy_core.engine.watchdog import Watchdog
 from marchproxy_core.errors import DoorError, ListenError
 from marchproxy_core.host import HostFacts
 from marchproxy_core.listeners import ListenerSet
-from marchproxy_core.metrics import CounterHistory
 from marchproxy_core.model import (
     AttachContext,
     BackendObservation,
@@ -36,7 +36,6 @@ from marchproxy_core.model import (
     Carries,
     Plan,
     ProbeReport,
-    ServiceTable,
     TierStats,
 )
 from marchproxy_core.planner import TierFacts, check_start, make_plan
@@ -48,7 +47,7 @@ log = structlog.get_logger()
 _DRAIN_LOOK_S = 0.1
 _DRAIN_GRACE_S = 0.5
 """What tiers and their workers have to hear of a drain and to take what waits in their accept queues, before a service
-without connections is taken to have none. No tier acknowledges a table."""
+without connections is taken to have none. That a tier has taken a table says nothing about its workers."""
 
 
 def unchecked(service: Service) -> tuple[BackendView, ...]:
@@ -77,13 +76,15 @@ class Engine:
     watchdog: Watchdog = attrs.field(factory=Watchdog)
     plan: Plan = attrs.field(default=Plan(tiers=(), services=()))
     ready: bool = False
+    """Whether each service is carried, as its tiers say, and no drain has begun."""
     moves: Counter[tuple[str, str, str]] = attrs.field(factory=Counter)
     """How often a service moved, by tier left, tier taken and reason."""
     door: FrontDoor = attrs.field(default=attrs.Factory(lambda self: FrontDoor(self.config), takes_self=True))
     _facts: tuple[TierFacts, ...] = ()
     _possible: Plan = attrs.field(default=Plan(tiers=(), services=()))
-    _supervisors: dict[str, Supervisor] = attrs.field(factory=dict)
-    _history: CounterHistory = attrs.field(factory=CounterHistory)
+    _crew: Crew = attrs.field(factory=Crew)
+    _planning: bool = False
+    """Whether plans are put into effect: from the first one on until a drain begins."""
     _leaving: tuple[Service, ...] = ()
     _drain: trio.Event = attrs.field(factory=trio.Event)
     _nursery: trio.Nursery | None = None
@@ -107,7 +108,7 @@ class Engine:
                 await self._carry(task_status)
         finally:
             self._nursery = None
-            self.ready = False
+            self.ready = self._planning = False
             self.listeners.close()
 
     async def _carry(self, task_status: trio.TaskStatus[None]) -> None:
@@ -126,7 +127,7 @@ class Engine:
         if self._drain.is_set():
             return
         log.info("drain.started", timeout_s=self.config.settings.drain_timeout)
-        self.ready = False
+        self.ready = self._planning = False
         self._leaving += self.config.services
         self._drain.set()
         # Told first, closed then, in one step: clients that wait in an accept queue are the tiers' to serve, which
@@ -137,7 +138,8 @@ class Engine:
     async def apply(self, config: Config) -> None:
         """Put a new configuration into effect: services that stay keep their tiers, listeners and connections.
 
-        Those that go are drained for up to ``DRAIN_TIMEOUT``, in the background.
+        Returns when the tiers do what it says, but for those that are still being attached. Services that go are
+        drained for up to ``DRAIN_TIMEOUT``, in the background.
 
         Raises:
             StartRefused: A required tier cannot run, or a service would have no tier; nothing was changed.
@@ -161,6 +163,7 @@ class Engine:
             self._carry_on(self._nursery, "reloaded")
             self._nursery.start_soon(self._see_off, gone)
             self._nursery.start_soon(self._ask_again, self._nursery)
+            await self._crew.caught_up()
 
     def change_door(self, change: DoorChange) -> KnownRule:
         """Add or remove a rule at the front door; tiers hear of it at once.
@@ -196,7 +199,7 @@ class Engine:
 
     def refresh_backends(self) -> None:
         """Tell the tiers how the backends are now."""
-        if self.ready:
+        if self._planning:
             self._publish()
 
     @property
@@ -206,38 +209,35 @@ class Engine:
 
     def stats(self) -> dict[str, TierStats]:
         """Return the counters by tier, summed over all attachments, as of the last pulse or :meth:`refresh_stats`."""
-        self._history.keep({service.name for service in (*self.config.services, *self._leaving)})
-        return self._history.total({tier: one.stats() for tier, one in self._supervisors.items() if one.life})
+        return self._crew.stats(service.name for service in (*self.config.services, *self._leaving))
 
     async def refresh_stats(self) -> None:
-        """Read every tier's counters anew; all at once, since one that hangs keeps its old ones only after 2 s."""
-        async with trio.open_nursery() as nursery:
-            for supervisor in self._supervisors.values():
-                nursery.start_soon(supervisor.refresh)
+        """Read every tier's counters anew."""
+        await self._crew.refresh_stats()
 
     async def _start(self, nursery: trio.Nursery) -> None:
-        await nursery.start(watch_interfaces, self._lose_interface)
+        await nursery.start(watch_interfaces, self._crew.lose_interface)
         for tier in self._carries():
-            self._supervisors[tier] = self._supervisor(tier)
+            self._crew.add(self._supervisor(tier))
         self._publish()
-        for supervisor in self._supervisors.values():
+        for supervisor in self._crew:
             nursery.start_soon(supervisor.run)
-        for supervisor in self._supervisors.values():
-            await supervisor.settled()
+        await self._crew.settled()
         if self._drain.is_set():
             return
-        self.ready = True
+        self._planning = True
         self._replan("started")
         check_start(self.plan, self.config.settings)
+        await self._crew.caught_up()
+        self.ready = self._planning
 
     def _carry_on(self, nursery: trio.Nursery, reason: str) -> None:
         """Put new facts or a new configuration into effect; tiers that were not needed before are attached."""
+        self._crew.follow(self._context())
         for tier in self._carries():
-            if tier in self._supervisors:
-                self._supervisors[tier].context = self._context()
-            else:
-                self._supervisors[tier] = self._supervisor(tier)
-                nursery.start_soon(self._supervisors[tier].run)
+            if tier not in self._crew:
+                self._crew.add(self._supervisor(tier))
+                nursery.start_soon(self._crew[tier].run)
         self._replan(reason)
 
     async def _ask_again(self, nursery: trio.Nursery) -> None:
@@ -251,7 +251,7 @@ class Engine:
                 name: await ask_tier(self.tiers, name, self.host, config.settings, config.services)
                 for name in unsure
             }
-            if self._facts is not facts or not self.ready:
+            if self._facts is not facts or not self._planning:
                 return  # a reload has asked anew and looks after what it heard, or a drain has begun
             facts = self._facts = tuple(told.get(one.name, one) for one in facts)
             self._possible = make_plan(facts, config.services, config.settings)
@@ -275,7 +275,7 @@ class Engine:
             probe=probe,
             changed=self._replan,
             needed_now=self._is_needed,
-            detached=self._history.fold,
+            detached=self._crew.detached,
         )
 
     async def _look(self) -> None:
@@ -293,10 +293,6 @@ class Engine:
             stays=lambda: self.keep_attached and self._drain.is_set(),
         )
 
-    def _goes_on_alone(self, supervisor: Supervisor) -> bool:
-        attachment = supervisor.life.attachment if supervisor.life else None
-        return attachment is not None and attachment.outlives and supervisor.context.stays()
-
     def _carries(self) -> dict[str, Carries]:
         needed = {tier for plan in self._possible.services for tier in plan.chain}
         return {f.name: f.report.carries for f in self._facts if f.name in needed and f.report}
@@ -305,18 +301,11 @@ class Engine:
         possible = {plan.service.name for plan in self._possible.services if tier in plan.chain}
         return any(plan.chosen is None for plan in self.plan.services if plan.service.name in possible)
 
-    def _lose_interface(self, name: str) -> None:
-        for supervisor in self._supervisors.values():
-            supervisor.lose_interface(name)
-
     def _replan(self, reason: str) -> None:
         """Make the plan that fits the tiers that are up, and put it into effect. Sync, so nothing comes between."""
-        if not self.ready:  # while starting, the first plan waits until every tier had its try
+        if not self._planning:  # while starting, the first plan waits until every tier had its try
             return
-        facts = tuple(
-            attrs.evolve(one, down=self._supervisors[one.name].down) if one.name in self._supervisors else one
-            for one in self._facts
-        )
+        facts = tuple(attrs.evolve(one, down=self._crew.down(one.name)) for one in self._facts)
         before = {plan.service.name: plan.chosen for plan in self.plan.services}
         self.plan = make_plan(facts, self.config.services, self.config.settings)
         self._publish()
@@ -330,19 +319,18 @@ class Engine:
             say("service.moved", service=plan.service.name, tier=taken, left=left, reason=reason)
 
     def _publish(self) -> None:
-        now = tables(
-            possible=self._possible,
-            actual=self.plan if self.plan.services else self._nobody_yet(),
-            carries=self._carries(),
-            backends=self.backends,
-            listeners=self.listeners.of,
-            settings=self.config.settings,
-            door=self.door.rules,
-            draining=self._leaving,
+        self._crew.publish(
+            tables(
+                possible=self._possible,
+                actual=self.plan if self.plan.services else self._nobody_yet(),
+                carries=self._carries(),
+                backends=self.backends,
+                listeners=self.listeners.of,
+                settings=self.config.settings,
+                door=self.door.rules,
+                draining=self._leaving,
+            )
         )
-        for tier, supervisor in self._supervisors.items():
-            if not self._goes_on_alone(supervisor):
-                supervisor.services.publish(now.get(tier, ServiceTable()))
 
     def _nobody_yet(self) -> Plan:
         return attrs.evolve(
@@ -354,8 +342,7 @@ class Engine:
         await self._wait_for_connections(services)
         self._leaving = tuple(one for one in self._leaving if one not in services)
         self._publish()
-        for tier in self._supervisors.keys() - self._carries().keys():
-            self._supervisors.pop(tier).stop()
+        self._crew.stop_all_but(self._carries())
 
     async def _wait_for_connections(self, services: tuple[Service, ...]) -> None:
         """Return when none of these services, but for those that a reload brought back, has a connection."""
@@ -378,7 +365,7 @@ class Engine:
 
     def _busy(self, names: set[str]) -> set[str]:
         """Return those of the services that have connections that would end with us, as the last snapshots have it."""
-        alone = {tier for tier, one in self._supervisors.items() if self._goes_on_alone(one)}
+        alone = self._crew.going_on_alone()
         ending = [tier for name, tier in self.stats().items() if name not in alone]
         found = (item for tier in ending for item in tier.services.items())
         return {name for name, stats in found if name in names and stats.connections_active}

@@ -50,10 +50,24 @@ class Supervisor:
     _pauses: Pauses = attrs.field(factory=Pauses)
     _settled: trio.Event = attrs.field(factory=trio.Event)
     _up: trio.Event = attrs.field(factory=trio.Event)
+    _fell: trio.Event = attrs.field(factory=trio.Event)
 
     async def settled(self) -> None:
         """Wait until the first try came to an end, good or bad."""
         await self._settled.wait()
+
+    async def caught_up(self) -> None:
+        """Wait until the tier has done what its newest table says; not for one that is down, or goes down."""
+        if self.down:
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._end_when_down, nursery.cancel_scope)
+            await self.services.taken()
+            nursery.cancel_scope.cancel()
+
+    async def _end_when_down(self, scope: trio.CancelScope) -> None:
+        await self._fell.wait()
+        scope.cancel()
 
     def stats(self) -> TierStats:
         """Counters of the present attachment, at most a second old."""
@@ -64,6 +78,12 @@ class Supervisor:
         if self.life:
             with suppress(TierFault):
                 await self.life.refresh()
+
+    @property
+    def goes_on_alone(self) -> bool:
+        """Whether what it has in the kernel stays, now that the daemon ends."""
+        attachment = self.life.attachment if self.life else None
+        return attachment is not None and attachment.outlives and self.context.stays()
 
     def lose_interface(self, name: str) -> None:
         """Give the tier up when it stands on that interface."""
@@ -94,7 +114,7 @@ class Supervisor:
             await trio.sleep(pause_s)
 
     async def _one_life(self) -> None:
-        self._up = trio.Event()
+        self._up, self._fell = trio.Event(), trio.Event()
         life = TierLife(
             tier=self.tier,
             tiers=self.tiers,
@@ -138,5 +158,6 @@ class Supervisor:
 
     def _went_down(self, fault: TierFault) -> None:
         self.down = str(fault)
+        self._fell.set()
         log.warning("tier.demoted", tier=self.tier, stage=fault.stage, reason=fault.what, fix=fault.fix)
         self.changed(fault.stage)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 from pyroute2 import IPRoute, NetlinkError
 
@@ -55,20 +55,30 @@ def keep_known(network: NetworkFacts) -> frozenset[Hop]:
     return frozenset(unknown)
 
 
-def wait_until_known(network: NetworkFacts, patience_s: float) -> frozenset[Hop]:
-    """Do the same, and wait for those that are not known.
+@final
+class Acquaintances:
+    """Whom a program's packets were handed to at the last look."""
 
-    Args:
-        network: Facts that have the ways to the backends.
-        patience_s: How long to wait for those that do not answer.
+    def __init__(self, patience_s: float) -> None:
+        """Know nobody yet; wait so long at most for those who are new and do not answer."""
+        self._patience_s = patience_s
+        self._met: frozenset[Hop] = frozenset()
 
-    Returns:
-        Those that did not.
-    """
-    deadline = time.monotonic() + patience_s
-    while (unknown := keep_known(network)) and time.monotonic() < deadline:
-        time.sleep(_LOOK_S)  # noqa: TID251 - in a thread
-    return unknown
+    def meet(self, network: NetworkFacts) -> frozenset[Hop]:
+        """Have the kernel find those that it does not know, and wait for those of them who are new here.
+
+        Args:
+            network: Facts that have the ways to the backends.
+
+        Returns:
+            Those who are new, and did not answer.
+        """
+        there = hops(network)
+        new, self._met = there - self._met, there
+        deadline = time.monotonic() + self._patience_s
+        while (unknown := keep_known(network) & new) and time.monotonic() < deadline:
+            time.sleep(_LOOK_S)  # noqa: TID251 - in a thread
+        return unknown
 
 
 def _state(netlink: IPRoute, hop: Hop) -> int:

@@ -16,6 +16,7 @@ import trio
 from marchproxy_core.errors import TierUnavailable
 from marchproxy_core.model import Attachment, Runner, ServiceTable, TierStats
 from marchproxy_core.packet.arrangement import Fitness, LeftOut
+from marchproxy_core.packet.network import NetworkFacts
 from marchproxy_core.packet.reasons import Hook
 from marchproxy_core.packet.shared import PacketEngine
 from marchproxy_core.packet.watching import network_changes
@@ -58,6 +59,8 @@ class PacketAttachment(Attachment):
     left_out: tuple[LeftOut, ...] = ()
     """What was not taken at the last look, and why."""
     outlives: bool = True
+    settle: Callable[[NetworkFacts], object] = lambda network: None
+    """Called after each change with the network as it is now; blocks. The change is in effect when it returns."""
     _working: trio.Lock = attrs.field(factory=trio.Lock)
 
     def stats(self) -> TierStats:
@@ -100,6 +103,7 @@ class PacketAttachment(Attachment):
             )
         self.seat.stand_on(wanted)
         self.engine.control.has_program(self.hook)
+        self.settle(network)
         self.interfaces = frozenset(wanted.values())
         return arrangement
 

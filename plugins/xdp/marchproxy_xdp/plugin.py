@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from marchproxy_core.table import Table
 
 _NAME = "xdp"
+_PATIENCE_S = 0.5
+"""For neighbours that answer; a backend that is away must not keep the others waiting."""
 
 
 @hookimpl
@@ -53,6 +55,7 @@ def attach(context: AttachContext) -> AbstractAsyncContextManager[PacketAttachme
 
 @asynccontextmanager
 async def _attached(context: AttachContext) -> AsyncIterator[PacketAttachment]:
+    from marchproxy_core.packet.neighbours import Acquaintances
     from marchproxy_core.packet.reasons import Hook
     from marchproxy_core.packet.running import PacketAttachment
     from marchproxy_core.packet.shared import shared_engine
@@ -69,6 +72,7 @@ async def _attached(context: AttachContext) -> AsyncIterator[PacketAttachment]:
             hook=Hook.XDP,
             seat=seat,
             only=context.settings.xdp_interface,
+            settle=Acquaintances(_PATIENCE_S).meet,
         )
 
 

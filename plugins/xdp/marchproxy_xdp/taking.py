@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from marchproxy_core.config import Enable
-from marchproxy_core.packet.neighbours import keep_known, wait_until_known
+from marchproxy_core.packet.neighbours import keep_known
 from marchproxy_core.packet.running import run_hook
 from marchproxy_xdp.interfaces import look_at
 from marchproxy_xdp.judging import build_for, mode_for, needs_of
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from marchproxy_core.table import Table
 
 _INTERVAL_S = 1.0
-_PATIENCE_S = 0.5
-"""For neighbours that answer; a backend that is away must not keep the others waiting."""
 
 
 @asynccontextmanager
@@ -74,7 +72,6 @@ def run(attachment: PacketAttachment, services: Table[ServiceTable]) -> Runner:
     async def run(*, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(forward)
-            await trio.to_thread.run_sync(lambda: wait_until_known(control.network, _PATIENCE_S))
             task_status.started()
             while True:
                 await trio.to_thread.run_sync(lambda: keep_known(control.network))

@@ -86,6 +86,9 @@ class EchoTier(FailingTier):
         self.order = order
         self.active = 0
         self.busy = False
+        self.may_take = trio.Event()
+        """Until then it leaves every table with services that it is to accept for."""
+        self.may_take.set()
 
     @hookimpl
     def probe(self, host, settings):
@@ -114,6 +117,8 @@ class EchoTier(FailingTier):
                 if assignment.role.takes_new
                 for listener in assignment.listeners
             }
+            if wanted:
+                await self.may_take.wait()
             for listener in [one for one in accepting if one not in wanted]:
                 accepting.pop(listener).cancel()
             for listener in wanted:

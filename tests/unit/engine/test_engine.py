@@ -17,7 +17,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
 
 from marchproxy_core.config import Config, Enable, Settings
-from marchproxy_core.engine import pauses
+from marchproxy_core.engine import crew, pauses
 from marchproxy_core.engine.engine import Engine
 from marchproxy_core.engine.netwatch import watch_interfaces
 from marchproxy_core.engine.watchdog import Watchdog
@@ -119,6 +119,61 @@ async def test_a_healed_tier_is_promoted_and_the_lower_ones_clients_stay(echo_ti
     assert engine.moves["low", "high", "promoted"] == 1
     await early.aclose()
     await late.aclose()
+
+
+async def test_it_is_ready_once_the_tier_does_what_its_table_says(echo_tier, nursery):
+    tier = echo_tier("only", 100)
+    tier.may_take = trio.Event()
+    engine = engine_of(tier)
+    nursery.start_soon(nursery.start, engine.run)
+    await until(lambda: engine.plan.services)
+    await trio.testing.wait_all_tasks_blocked()
+    assert not engine.ready
+    tier.may_take.set()
+    await until(lambda: engine.ready)
+
+
+async def test_a_reload_returns_once_the_tier_does_what_it_says(echo_tier, nursery):
+    tier = echo_tier("only", 100)
+    engine = engine_of(tier)
+    await nursery.start(engine.run)
+    tier.may_take = trio.Event()
+    reloaded = trio.Event()
+
+    async def reload():
+        await engine.apply(engine.config)
+        reloaded.set()
+
+    nursery.start_soon(reload)
+    await trio.testing.wait_all_tasks_blocked()
+    assert not reloaded.is_set()
+    assert engine.ready
+    tier.may_take.set()
+    await reloaded.wait()
+
+
+async def test_a_tier_that_fails_instead_of_taking_its_table_holds_up_nobody(echo_tier, nursery):
+    high, low = echo_tier("high", 100, fails="running"), echo_tier("low", 700)
+    high.may_take = trio.Event()
+    engine = engine_of(high, low)
+    nursery.start_soon(nursery.start, engine.run)
+    await until(lambda: engine.plan.services)
+    high.break_now.set()
+    await until(lambda: engine.ready)
+    assert engine.plan.services[0].chosen == "low"
+
+
+async def test_a_tier_that_does_not_take_its_table_in_time_is_told_and_waited_for_no_longer(
+    echo_tier, nursery, monkeypatch
+):
+    monkeypatch.setattr(crew, "_TAKE_DEADLINE_S", 0.01)
+    tier = echo_tier("only", 100)
+    tier.may_take = trio.Event()
+    engine = engine_of(tier)
+    with structlog.testing.capture_logs() as events:
+        await nursery.start(engine.run)
+    assert engine.ready
+    assert [one["tier"] for one in events if one["event"] == "tier.delayed"] == ["only"]
 
 
 @pytest.fixture
@@ -256,7 +311,7 @@ async def test_a_drain_while_the_daemon_starts_ends_it_without_taking_anybody(ec
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(nursery.start, engine.run)
-            await until(lambda: tier.name in engine._supervisors)
+            await until(lambda: tier.name in engine._crew)
             engine.drain()
             tier.go_on.set()
     assert not engine.ready
@@ -412,7 +467,7 @@ async def test_a_drain_goes_on_with_what_a_reload_had_begun_to_drain(echo_tier):
             leaving, _ = await client_of(engine, goes)
             await engine.apply(attrs.evolve(engine.config, services=(stays,)))
             engine.drain()
-            table = engine._supervisors["only"].services.current
+            table = engine._crew["only"].services.current
             assert {name: one.role for name, one in table.assignments.items()} == {
                 "echo": Role.DRAINING,
                 "goes": Role.DRAINING,
