@@ -15,7 +15,7 @@ from system_rig.sockets import opener_in
 
 from marchproxy_core.bpf import Link, Map, items
 from marchproxy_core.packet import layout
-from marchproxy_core.packet.control import service_key
+from marchproxy_core.packet.entries import service_key
 from marchproxy_core.packet.reasons import Hook
 from marchproxy_core.packet.shared import schema_directory
 from marchproxy_core.services import Protocol

@@ -16,7 +16,8 @@ from marchproxy_core.config import Settings
 from marchproxy_core.door import Door, Rule
 from marchproxy_core.model import Assignment, BackendView, Role, ServiceTable
 from marchproxy_core.packet import layout
-from marchproxy_core.packet.control import Control, number_in, service_key
+from marchproxy_core.packet.control import Control
+from marchproxy_core.packet.entries import number_in, service_key
 from marchproxy_core.packet.flows import FlowBook, tick_of
 from marchproxy_core.packet.network import NetworkFacts, Way
 from marchproxy_core.packet.numbers import NoPlace
@@ -63,9 +64,20 @@ WEB = service("web", 80, "10.0.0.2:8080", "10.0.0.3:8080")
 API = service("api", 81, "10.0.0.2:9090")
 
 
+class Clock:
+    """The time, when the test says that it passed."""
+
+    def __init__(self):
+        self.seconds = 0
+        self.start_ns = time.monotonic_ns()
+
+    def __call__(self):
+        return self.start_ns + self.seconds * 1_000_000_000
+
+
 @contextmanager
-def control_of(tables):
-    control = Control(tables, SMALL, look=look)
+def control_of(tables, now_ns=time.monotonic_ns):
+    control = Control(tables, SMALL, look=look, now_ns=now_ns)
     try:
         yield control
     finally:
@@ -169,7 +181,8 @@ def test_too_many_services_are_refused_by_the_setting_that_helps(tables):
 
 
 def test_an_idle_flow_ends_whole_and_its_place_is_free_a_sweep_later(tables):
-    with control_of(tables) as control:
+    clock = Clock()
+    with control_of(tables, clock) as control:
         control.demand(Hook.TC, table(WEB))
         number = entry(tables, WEB)["number"]
         open_flow(tables, number, expires=tick_of(time.monotonic_ns()) - 1)
@@ -177,7 +190,7 @@ def test_an_idle_flow_ends_whole_and_its_place_is_free_a_sweep_later(tables):
         before = free(tables)
         fates = []
         for _ in range(2):
-            control._swept_ns = 0  # as if a second had passed
+            clock.seconds += 1
             control.sweep()
             fates.append((keys(tables), free(tables) - before))
         assert fates == [(2, 0), (2, 1)]
@@ -214,11 +227,11 @@ def test_what_a_killed_daemon_carried_waits_for_the_other_hook_and_goes_in_the_e
     with control_of(tables) as killed:
         killed.demand(Hook.TC, table(WEB, API))
         open_flow(tables, entry(tables, API)["number"])
-    with control_of(tables) as control:
+    clock = Clock()
+    with control_of(tables, clock) as control:
         control.demand(Hook.XDP, table(WEB))
         assert entry(tables, API) is not None
-        control._strangers_until_ns = 1  # as if the time for others were over
-        control._swept_ns = 0
+        clock.seconds += 6
         control.sweep()
         assert entry(tables, API) is None
         assert keys(tables) == 0
@@ -302,11 +315,11 @@ def test_a_rule_of_a_service_waits_with_it_for_the_hook_that_asks_for_it(tables)
     with control_of(tables) as killed:
         killed.demand(Hook.TC, guarded(WEB, API, rules=(BAD_FOR_WEB,)))
         web = entry(tables, WEB)["number"]
-    with control_of(tables) as control:
+    clock = Clock()
+    with control_of(tables, clock) as control:
         control.demand(Hook.XDP, guarded(API, rules=(BAD_FOR_WEB,)))
         assert is_blocked(tables, web)
-        control._strangers_until_ns = 1  # as if the time for others were over
-        control._swept_ns = 0
+        clock.seconds += 6
         control.sweep()
         assert not is_blocked(tables, web)
 

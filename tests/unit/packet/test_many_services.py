@@ -9,7 +9,8 @@ import pytest
 from marchproxy_core.bpf import items
 from marchproxy_core.config import Settings
 from marchproxy_core.model import Assignment, BackendView, Role, ServiceTable
-from marchproxy_core.packet.control import Control, number_in
+from marchproxy_core.packet.control import Control
+from marchproxy_core.packet.entries import number_in
 from marchproxy_core.packet.network import NetworkFacts, Way
 from marchproxy_core.packet.reasons import Hook
 from marchproxy_core.packet.tables import Tables, word
