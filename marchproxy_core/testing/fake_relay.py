@@ -67,7 +67,10 @@ class Served:
     assignment: Assignment
     counters: Counters
     accepting: dict[socket.socket, trio.CancelScope] = attrs.field(factory=dict)
-    open: set[trio.CancelScope] = attrs.field(factory=set)
+    open: dict[trio.CancelScope, tuple[trio.socket.SocketType, ...]] = attrs.field(factory=dict)
+    """Connections, and their sockets: the client's, and the backend's once there is one."""
+    flows: set[trio.socket.SocketType] = attrs.field(factory=set)
+    """UDP sockets that are connected to backends."""
     turns: itertools.count[int] = attrs.field(factory=itertools.count)
 
     def backends_in_turn(self) -> list[Endpoint]:
@@ -78,6 +81,23 @@ class Served:
             return []
         first = next(self.turns) % len(willing)
         return [v.backend.endpoint for v in willing[first:] + willing[:first]]
+
+    def flush(self) -> None:
+        """End what flushed backends have: reset connections, and let the next datagram of a flow open another."""
+        flushed = {
+            (str(v.backend.endpoint.ip), v.backend.endpoint.port)
+            for v in self.assignment.backends
+            if v.backend.flush
+        }
+        for scope, sockets in self.open.items():
+            if sockets[1:] and _peer(sockets[1]) in flushed:
+                _reset_on_close(*sockets)
+                scope.cancel()
+                self.counters.drop(DropReason.FLUSHED)
+        for flow in [flow for flow in self.flows if _peer(flow) in flushed]:
+            self.flows.discard(flow)
+            flow.close()
+            self.counters.drop(DropReason.FLUSHED)
 
 
 @attrs.define(eq=False)
@@ -112,6 +132,7 @@ class Relay:
                 counters = self.counters.setdefault(name, Counters())
                 served = self._served[name] = Served(assignment, counters)
             served.assignment = assignment
+            served.flush()
             self._listen(served, nursery)
 
     def _listen(self, served: Served, nursery: trio.Nursery) -> None:
@@ -156,7 +177,7 @@ class Relay:
 
     async def _connection(self, served: Served, client: trio.socket.SocketType) -> None:
         scope = trio.CancelScope()
-        served.open.add(scope)
+        served.open[scope] = (client,)
         served.counters.opened += 1
         served.counters.active += 1
         try:
@@ -164,10 +185,11 @@ class Relay:
                 server = await self._connected(served)
                 if server is not None:
                     with server:
+                        served.open[scope] = (client, server)
                         await self._relay(served.counters, client, server)
         finally:
             served.counters.active -= 1
-            served.open.discard(scope)
+            del served.open[scope]
 
     async def _connected(self, served: Served) -> trio.socket.SocketType | None:
         name, endpoints = served.assignment.service.name, served.backends_in_turn()
@@ -209,8 +231,7 @@ class Relay:
                 sink.shutdown(socket.SHUT_WR)
             except OSError:
                 # One end was reset: so is the other, when both are closed.
-                for sock in (client, server):
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+                _reset_on_close(client, server)
                 nursery.cancel_scope.cancel()
 
         async with trio.open_nursery() as nursery:
@@ -230,15 +251,19 @@ class Relay:
                 while True:
                     data, client = await listening.recvfrom(_CHUNK_BYTES)
                     flow = flows.get(client)
+                    if flow is not None and flow.fileno() < 0:
+                        flow = None  # its backend was flushed
                     if flow is None and self._is_kept_out(served, client):
                         continue
                     if flow is None and (flow := await self._new_flow(served, len(flows))) is not None:
                         flows[client] = flow
+                        served.flows.add(flow)
                         nursery.start_soon(self._answer, served, flow, listening, client)
                     if flow is not None:
                         await _forward(flow, data, served.counters)
             finally:
                 for flow in flows.values():
+                    served.flows.discard(flow)
                     flow.close()
 
     async def _new_flow(self, served: Served, known: int) -> trio.socket.SocketType | None:
@@ -289,6 +314,20 @@ async def _forward(flow: trio.socket.SocketType, data: bytes, counters: Counters
     else:
         counters.bytes_in += len(data)
         counters.packets_in += 1
+
+
+def _reset_on_close(*sockets: trio.socket.SocketType) -> None:
+    for sock in sockets:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+
+def _peer(sock: trio.socket.SocketType) -> tuple[str, int] | None:
+    """Return who is at the other end; None when nobody is any more."""
+    try:
+        host, port, *_ = sock.getpeername()
+    except OSError:
+        return None
+    return str(host), int(port)
 
 
 def _family(endpoint: Endpoint) -> int:

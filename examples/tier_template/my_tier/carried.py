@@ -17,7 +17,7 @@ from marchproxy_core.backends import Balancer, Limit, make_balancer, service_lim
 from marchproxy_core.config import Settings
 from marchproxy_core.drops import DropReason
 from marchproxy_core.model import Assignment, BackendObservation, BackendView, Role, ServiceStats
-from marchproxy_core.services import Service
+from marchproxy_core.services import Endpoint, Service
 
 CHUNK_BYTES = 65536
 CONNECT_DEADLINE_S = 5.0
@@ -48,6 +48,22 @@ class Counters:
         )
 
 
+@attrs.frozen(eq=False)
+class Held:
+    """One connection, from when its backend took it."""
+
+    backend: Endpoint
+    client: trio.SocketStream
+    server: trio.SocketStream
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+
+    def reset(self) -> None:
+        """End it, by a reset at both ends."""
+        for stream in (self.client, self.server):
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        self.scope.cancel()
+
+
 @attrs.define(eq=False)
 class Carried:
     """One service as the table has it now, and what is open for it."""
@@ -63,9 +79,10 @@ class Carried:
     limited_by: tuple[Service, Settings] | None = None
     accepting: dict[socket.socket, trio.CancelScope] = attrs.field(factory=dict)
     connections: set[trio.CancelScope] = attrs.field(factory=set)
+    held: set[Held] = attrs.field(factory=set)
 
     def change(self, assignment: Assignment, settings: Settings) -> None:
-        """Take over what the table says; what is established stays."""
+        """Take over what the table says; what is established stays, but at backends that are flushed."""
         self.role = assignment.role
         if self.role is not Role.DRAINING:  # then it names no backends, and the last known ones go on
             service, counters = assignment.service, self.counters
@@ -76,6 +93,10 @@ class Carried:
                 self.limit = service_limit(
                     service, settings, active=lambda: counters.active, opened=lambda: counters.opened
                 )
+            flushed = {view.backend.endpoint for view in self.backends if view.backend.flush}
+            for held in [held for held in self.held if held.backend in flushed]:
+                self.counters.drops[DropReason.FLUSHED] += 1
+                held.reset()
         # On standby clients wait in the core's sockets until this tier is chosen.
         lent = assignment.listeners if self.role.takes_new else ()
         wanted = [sock for listener in lent for sock in listener.sockets]
@@ -150,15 +171,19 @@ class Carried:
                 continue
             self.observe(BackendObservation(service=name, backend=backend, ok=True))
             active[str(backend)] += 1
+            held = Held(backend, client, server)
+            self.held.add(held)
             try:
                 async with server:
-                    await self._copy_both_ways(client, server)
+                    with held.scope:
+                        await self._copy_both_ways(held)
             finally:
+                self.held.discard(held)
                 active[str(backend)] -= 1
             return
         self.counters.drops[DropReason.BACKEND_REFUSED if tried else DropReason.NO_BACKEND] += 1
 
-    async def _copy_both_ways(self, client: trio.SocketStream, server: trio.SocketStream) -> None:
+    async def _copy_both_ways(self, held: Held) -> None:
         """Copy until both directions ended; the end of one passes through alone, a reset ends both."""
 
         def count_in(count: int) -> None:
@@ -176,10 +201,8 @@ class Carried:
                     count(len(data))
                 await sink.send_eof()
             except trio.BrokenResourceError:
-                for stream in (client, server):
-                    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-                nursery.cancel_scope.cancel()
+                held.reset()
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(copy, client, server, count_in)
-            nursery.start_soon(copy, server, client, count_out)
+            nursery.start_soon(copy, held.client, held.server, count_in)
+            nursery.start_soon(copy, held.server, held.client, count_out)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from marchproxy_core.testing.laws import changes, counting, doors, ending, hooks, traffic
+from marchproxy_core.testing.laws import changes, counting, doors, ending, flushing, hooks, traffic
 from marchproxy_core.testing.subject import Subject
 from marchproxy_core.testing.wire import Wire
 
@@ -21,6 +21,7 @@ LAWS: tuple[Law, ...] = (
     *traffic.LAWS,
     *counting.LAWS,
     *changes.LAWS,
+    *flushing.LAWS,
     *doors.LAWS,
     *ending.LAWS,
 )

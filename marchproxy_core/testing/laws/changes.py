@@ -18,7 +18,6 @@ from marchproxy_core.testing.laws.traffic import (
 )
 from marchproxy_core.testing.servers import receive_exactly, tcp_server, udp_server
 from marchproxy_core.testing.subject import NotApplicable
-from marchproxy_core.testing.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -40,7 +39,7 @@ async def services_come_and_go(subject: Subject, wire: Wire) -> None:
             await until_served(wire, added)
             await check()
             running.remove(added)
-            await _until(lambda: _is_refused(wire, added), "that a removed service takes no client")
+            await patience.until(lambda: _is_refused(wire, added), "that a removed service takes no client")
             await check()
             assert await echo_once(wire, stays.listen[0], b"y") == b"xy"
 
@@ -73,7 +72,9 @@ async def a_draining_service_keeps_what_is_established(subject: Subject, wire: W
         service = service_for(wire, server.backend)
         async with subject.running(service) as running, established(wire, service) as check:
             running.drain(service)
-            await _until(lambda: _is_refused(wire, service), "that a draining service takes no client")
+            await patience.until(
+                lambda: _is_refused(wire, service), "that a draining service takes no client"
+            )
             await check()
 
 
@@ -97,12 +98,12 @@ async def the_health_of_backends_is_followed(subject: Subject, wire: Wire) -> No
         async with subject.running(service) as running:
             for down, up in ((a, b"b"), (b, b"a")):
                 running.put(service, down=[down.backend])
-                await _until_all_go_to(wire, service, up)
+                await until_all_go_to(wire, service, up)
             running.put(service, down=[a.backend, b.backend])
             await until_served(wire, service)
             drained = attrs.evolve(service, backends=(a.backend, attrs.evolve(b.backend, weight=0)))
             running.put(drained)
-            await _until_all_go_to(wire, service, b"a")
+            await until_all_go_to(wire, service, b"a")
 
 
 async def a_changed_service_keeps_what_is_established(subject: Subject, wire: Wire) -> None:
@@ -111,7 +112,7 @@ async def a_changed_service_keeps_what_is_established(subject: Subject, wire: Wi
         service = service_for(wire, a.backend)
         async with subject.running(service) as running, established(wire, service) as check:
             running.put(attrs.evolve(service, backends=(b.backend,)))
-            await _until_all_go_to(wire, service, b"b")
+            await until_all_go_to(wire, service, b"b")
             await check()
 
 
@@ -130,7 +131,7 @@ async def a_backend_that_refuses_costs_no_client(subject: Subject, wire: Wire) -
             async def told() -> bool:
                 return any(not seen.ok and seen.backend == gone.endpoint for seen in running.observed)
 
-            await _until(told, f"that the core is told of backend {gone.endpoint}, which refused")
+            await patience.until(told, f"that the core is told of backend {gone.endpoint}, which refused")
 
 
 async def a_refused_client_learns_of_it(subject: Subject, wire: Wire) -> None:
@@ -197,29 +198,23 @@ async def _is_refused(wire: Wire, service: Service) -> bool:
     return await _answer(wire, service, _UNANSWERED_S) == b""
 
 
-async def _until(condition: Callable[[], Awaitable[bool]], what: str, *, times: float = 1.0) -> None:
-    deadline_s = patience.PATIENCE_S * times
-    try:
-        await until(condition, deadline_s=deadline_s)
-    except TimeoutError:
-        raise AssertionError(f"waited {deadline_s:g} s in vain: {what}") from None
-
-
 async def until_served(wire: Wire, service: Service) -> None:
     """Wait until a client is served. Of a tier that takes packets the first ones may still find the listeners."""
 
     async def is_served() -> bool:
         return bool(await _answer(wire, service, patience.PATIENCE_S / 5))
 
-    await _until(is_served, f"that {service.name} is served")
+    await patience.until(is_served, f"that {service.name} is served")
 
 
-async def _until_all_go_to(wire: Wire, service: Service, name: bytes) -> None:
+async def until_all_go_to(wire: Wire, service: Service, name: bytes) -> None:
+    """Wait until several new clients in a row meet the backend of that name."""
+
     async def all_go_there() -> bool:
         answers = [await _answer(wire, service, patience.PATIENCE_S) for _ in range(_IN_A_ROW * 2)]
         return set(answers) == {name}
 
-    await _until(all_go_there, f"that all new clients go to backend {name.decode()}")
+    await patience.until(all_go_there, f"that all new clients go to backend {name.decode()}")
 
 
 async def _until_unanswered(wire: Wire, service: Service) -> list[trio.SocketStream]:
@@ -241,7 +236,7 @@ async def _until_unanswered(wire: Wire, service: Service) -> list[trio.SocketStr
         waiting.clear()
 
     try:
-        await _until(left_alone, "that on standby no client is accepted", times=3)
+        await patience.until(left_alone, "that on standby no client is accepted", times=3)
     except BaseException:
         await close_all()
         raise
