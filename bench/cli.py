@@ -14,6 +14,7 @@ from rich.console import Console
 
 from bench import judge, report, turns
 from bench import results as results_of_a_run
+from bench.files import Occasion
 from bench.interrupting import until_terminated
 from bench.metrics import WORKLOADS as WORKLOAD_NAMES
 from bench.metrics import metrics_of
@@ -23,6 +24,7 @@ from bench.packets.traffic import POINTS
 from bench.peers import PEERS
 from bench.placing import place
 from bench.stage import TurnFailed
+from bench.tabulating import show
 from bench.workloads import WORKLOADS
 from marchproxy_core.errors import MarchProxyError
 
@@ -43,6 +45,7 @@ _PACKETS = "packets"
 """What ``python -m bench.packets`` measures; it has no peers, so it is left out where some are chosen."""
 _PARTS = (*WORKLOAD_NAMES, _PACKETS)
 _PACKETS_S = 1.0
+_WIDTH = 150
 
 
 class _Names(click.ParamType[tuple[str, ...]]):
@@ -113,7 +116,9 @@ def _compare(
     run = _measure(console, only, peers, rounds, seconds, calm)
     if not run.readings:
         raise TurnFailed("nothing was measured: see what was left out above")
-    _show(run)
+    figures = judge.figures(run.readings)
+    remarks = report.notes(figures, run.readings, run.brake)
+    show(report.sheets(figures, run.titles), remarks, _WIDTH)
     for path in results_of_a_run.write(run, directory):
         console.print(f"written: {path}", highlight=False)
 
@@ -139,25 +144,13 @@ def _measure(
     versions = results_of_a_run.versions_of(here)
     readings = trio.run(until_terminated, work)
     return results_of_a_run.Run(
-        rounds=rounds,
-        seconds=seconds,
+        occasion=Occasion(rounds=rounds, seconds=seconds),
         peers=here,
         workloads=workloads,
         gaps=gaps,
         readings=readings,
         versions=versions,
     )
-
-
-def _show(run: results_of_a_run.Run) -> None:
-    figures = judge.figures(run.readings)
-    output = Console()
-    if not output.is_terminal:
-        output = Console(width=150)
-    for table in report.rich_tables(figures, run.titles):
-        output.print(table)
-    for note in report.notes(figures, run.readings, run.brake):
-        output.print(note, highlight=False)
 
 
 def refuse_what_is_missing() -> None:

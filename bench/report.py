@@ -1,14 +1,13 @@
-"""The tables: one per metric, on the terminal and in Markdown, made of the same cells. Pure."""
+"""The tables, one for each metric, and what must be said of them. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rich.table import Table
-
 from bench.judge import KERNEL, REFERENCE, Figure
 from bench.metrics import METRICS, WANTED_IDLE, Metric
 from bench.readings import DISTURBED, Reading
+from bench.tabulating import Sheet
 
 HEAD = (
     "peer",
@@ -21,7 +20,7 @@ HEAD = (
     "generator CPUs",
     "per CPU s",
 )
-_TEXT = ("peer", "min - max")
+_TEXT = frozenset({"peer", "min - max"})
 
 
 _NAMES = {
@@ -64,8 +63,8 @@ def cells(figure: Figure, title: str) -> tuple[str, ...]:
     return (title, show(figure.median) + failed, *ratios, spread, *shares, per_cpu)
 
 
-def tables(figures: Sequence[Figure], titles: Mapping[str, str]) -> list[tuple[str, list[tuple[str, ...]]]]:
-    """Return each metric's heading and rows, the head among them, without the columns that would be empty.
+def sheets(figures: Sequence[Figure], titles: Mapping[str, str]) -> list[Sheet]:
+    """Return each metric's table, without the columns that would be empty.
 
     Args:
         figures: Of one run.
@@ -75,10 +74,8 @@ def tables(figures: Sequence[Figure], titles: Mapping[str, str]) -> list[tuple[s
     for metric in METRICS:
         rows = [cells(figure, titles[figure.peer]) for figure in figures if figure.metric is metric]
         if rows:
-            filled = [number for number in range(len(HEAD)) if any(row[number] for row in rows)]
-            found.append(
-                (heading(metric), [tuple(row[number] for number in filled) for row in (HEAD, *rows)])
-            )
+            sheet = Sheet(title=heading(metric), head=HEAD, rows=rows, text=_TEXT)
+            found.append(sheet.without_empty_columns())
     return found
 
 
@@ -135,29 +132,6 @@ def _why_fewer(count: float) -> str:
     if count >= WANTED_IDLE:
         return ""
     return f", not {WANTED_IDLE:,}: the limit of open files admits no more; raise it with ulimit -Hn"
-
-
-def rich_tables(figures: Sequence[Figure], titles: Mapping[str, str]) -> list[Table]:
-    """Return the tables for a terminal."""
-    made = []
-    for title, rows in tables(figures, titles):
-        table = Table(title=title, title_justify="left")
-        for name in rows[0]:
-            table.add_column(name, justify="left" if name in _TEXT else "right")
-        for row in rows[1:]:
-            table.add_row(*row)
-        made.append(table)
-    return made
-
-
-def markdown(figures: Sequence[Figure], titles: Mapping[str, str]) -> str:
-    """Return the tables as Markdown."""
-    parts = []
-    for title, rows in tables(figures, titles):
-        lines = ["| " + " | ".join(row) + " |" for row in rows]
-        rule = "|" + "|".join("---" if name in _TEXT else "--:" for name in rows[0]) + "|"
-        parts.append("\n".join([f"## {title}", "", lines[0], rule, *lines[1:]]))
-    return "\n\n".join(parts)
 
 
 def _percent(share: float) -> str:

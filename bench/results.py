@@ -4,40 +4,35 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import resource
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import attrs
 
-from bench import judge, plot, report
+from bench import files, judge, plot, report
 from bench.configurations import Service
+from bench.files import Occasion
 from bench.peers import Peer
 from bench.placing import Cpus, place
 from bench.readings import Gap, Reading
+from bench.tabulating import markdown
 from bench.workloads import GENERATORS, Workload
 
 _FORMAT = 2
-_ROOT = Path(__file__).parents[1]
 
 
 @attrs.frozen(kw_only=True)
 class Run:
     """One run: what was asked for, and what came out."""
 
-    rounds: int
-    seconds: float
+    occasion: Occasion
     peers: Sequence[Peer]
     workloads: Sequence[Workload]
     gaps: Sequence[Gap]
     readings: Sequence[Reading]
     versions: Mapping[str, str]
     """Of the peers, by name, when the run began."""
-    taken: datetime = attrs.field(factory=lambda: datetime.now(UTC))
 
     @property
     def brake(self) -> float:
@@ -59,23 +54,15 @@ class Run:
 def write(run: Run, directory: Path) -> list[Path]:
     """Write ``latest.json``, ``latest.md`` and ``latest.svg`` into a directory; return their paths."""
     figures = judge.figures(run.readings)
-    host = describe_host()
-    caption = f"{run.taken:%Y-%m-%d}, {run.rounds} rounds of {run.seconds:g} s, {host['cpu']}, Linux {host['kernel']}"
     now = versions_of(run.peers)
     versions = {name: _what_was_measured(began, now[name]) for name, began in run.versions.items()}
-    contents = {
-        "json": _without_root(json.dumps(as_json(run, figures, host, versions), indent=1, ensure_ascii=False))
-        + "\n",
-        "md": _without_root(as_markdown(run, figures, caption, versions)),
-        "svg": plot.svg(figures, run.titles, caption),
-    }
-    directory.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for ending, content in contents.items():
-        path = directory / f"latest.{ending}"
-        path.write_text(content, encoding="utf-8")
-        paths.append(path)
-    return paths
+    return files.write(
+        directory,
+        "latest",
+        json_=as_json(run, figures, versions),
+        md=as_markdown(run, figures, versions),
+        svg=plot.svg(figures, run.titles, run.occasion.caption),
+    )
 
 
 def versions_of(peers: Sequence[Peer]) -> dict[str, str]:
@@ -88,16 +75,11 @@ def _what_was_measured(began: str, ended: str) -> str:
     return began if began == ended else f"CHANGED DURING THE RUN, from {began} to {ended}"
 
 
-def as_json(
-    run: Run, figures: Sequence[judge.Figure], host: Mapping[str, object], versions: Mapping[str, str]
-) -> dict[str, object]:
+def as_json(run: Run, figures: Sequence[judge.Figure], versions: Mapping[str, str]) -> dict[str, object]:
     """Return a run as plain values; refused figures are there too, marked by their reason."""
     return {
         "format": _FORMAT,
-        "taken": run.taken.isoformat(timespec="seconds"),
-        "rounds": run.rounds,
-        "seconds": run.seconds,
-        "host": dict(host),
+        **run.occasion.as_json(),
         "cpus": {
             name: {"proxy": sorted(cpus.proxy), "generators": sorted(cpus.generators), "brake": cpus.brake}
             for name, cpus in run.placement.items()
@@ -117,45 +99,12 @@ def as_json(
     }
 
 
-def as_markdown(run: Run, figures: Sequence[judge.Figure], caption: str, versions: Mapping[str, str]) -> str:
+def as_markdown(run: Run, figures: Sequence[judge.Figure], versions: Mapping[str, str]) -> str:
     """Return the tables with what a reader must know about them."""
-    lines = [
-        "# Latest run",
-        "",
-        f"{caption}. Written by `make bench`; how to read it: [README](../README.md).",
-        "",
-    ]
-    lines += [f"- {run.titles[name]}: {version}" for name, version in versions.items()]
-    lines += [f"- left out: {gap}" for gap in run.gaps]
-    lines += [f"- {note}" for note in report.notes(figures, run.readings, run.brake)]
-    return "\n".join([*lines, "", report.markdown(figures, run.titles), ""])
-
-
-def _without_root(text: str) -> str:
-    """Take out where the checkout lies: results are for others to read."""
-    return text.replace(str(_ROOT), ".")
-
-
-def describe_host() -> dict[str, object]:
-    """Return what the figures depend on but for the peers."""
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-            if line.startswith("model name")
-        ),
-        platform.machine(),
-    )
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
-    return {
-        "kernel": platform.release(),
-        "cpu": f"{os.cpu_count()} x {model}",
-        "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
-        "python": platform.python_version(),
-        "commit": commit.stdout.strip(),
-    }
+    remarks = [f"{run.titles[name]}: {version}" for name, version in versions.items()]
+    remarks += [f"left out: {gap}" for gap in run.gaps]
+    remarks += report.notes(figures, run.readings, run.brake)
+    return files.page("Latest run", run.occasion, remarks, markdown(report.sheets(figures, run.titles)))
 
 
 def _configurations(run: Run, peer: Peer) -> dict[str, object]:

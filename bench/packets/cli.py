@@ -12,6 +12,7 @@ import click
 import trio
 from rich.console import Console
 
+from bench.files import Occasion
 from bench.interrupting import until_terminated
 from bench.packets import results as results_of_a_run
 from bench.packets import tables, turns
@@ -20,6 +21,7 @@ from bench.packets.figures import figures
 from bench.packets.traffic import POINTS, Point
 from bench.placing import TooFewCpus
 from bench.stage import TurnFailed
+from bench.tabulating import show
 from marchproxy_core.bpf import requirements
 from marchproxy_core.errors import MarchProxyError
 from marchproxy_core.host import gather_host_facts
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from bench.packets.samples import Reading
 
 _TOOLS = {"ethtool": "ethtool", "unshare": "util-linux", "chrt": "util-linux", "taskset": "util-linux"}
+_WIDTH = 190
 RESULTS = Path(__file__).parents[1] / "results"
 
 
@@ -98,15 +101,10 @@ def run(
 
     readings = trio.run(until_terminated, work)
     made, titles = figures(readings), {one.name: one.title for one in CARRIERS}
-    output = Console()
-    if not output.is_terminal:
-        output = Console(width=190)
-    for table in tables.rich_tables(made, titles):
-        output.print(table)
-    for note in tables.notes(made, titles):
-        output.print(note, highlight=False)
+    show(tables.sheets(made, titles), tables.notes(made, titles), _WIDTH)
+    occasion = Occasion(rounds=rounds, seconds=seconds)
     result = results_of_a_run.Run(
-        rounds=rounds, seconds=seconds, gaps=tuple(gaps.values()), readings=readings, titles=titles
+        occasion=occasion, gaps=tuple(gaps.values()), readings=readings, titles=titles
     )
     for path in results_of_a_run.write(result, directory):
         console.print(f"written: {path}", highlight=False)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import attrs
 
+from bench import files
+from bench.files import Occasion
 from bench.packets import chart, tables
 from bench.packets.figures import Figure, figures, growth, ratio
 from bench.packets.samples import Reading
 from bench.readings import Gap
-from bench.results import describe_host
+from bench.tabulating import markdown
 
 _FORMAT = 1
 
@@ -22,41 +22,30 @@ _FORMAT = 1
 class Run:
     """One run: what was asked for, and what came out."""
 
-    rounds: int
-    seconds: float
+    occasion: Occasion
     gaps: Sequence[Gap]
     readings: Sequence[Reading]
     titles: Mapping[str, str]
     """What the carriers are called, by name."""
-    taken: datetime = attrs.field(factory=lambda: datetime.now(UTC))
 
 
 def write(run: Run, directory: Path) -> list[Path]:
     """Write ``packets.json``, ``packets.md`` and ``packets.svg`` into a directory; return their paths."""
-    host, made = describe_host(), figures(run.readings)
-    caption = f"{run.taken:%Y-%m-%d}, {run.rounds} rounds of {run.seconds:g} s, {host['cpu']}, Linux {host['kernel']}"
-    contents = {
-        "json": json.dumps(as_json(run, made, host), indent=1, ensure_ascii=False) + "\n",
-        "md": as_markdown(run, made, caption),
-        "svg": chart.svg(made, run.titles, caption),
-    }
-    directory.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for ending, content in contents.items():
-        path = directory / f"packets.{ending}"
-        path.write_text(content, encoding="utf-8")
-        paths.append(path)
-    return paths
+    made = figures(run.readings)
+    return files.write(
+        directory,
+        "packets",
+        json_=as_json(run, made),
+        md=as_markdown(run, made),
+        svg=chart.svg(made, run.titles, run.occasion.caption),
+    )
 
 
-def as_json(run: Run, made: Sequence[Figure], host: Mapping[str, object]) -> dict[str, object]:
+def as_json(run: Run, made: Sequence[Figure]) -> dict[str, object]:
     """Return a run as plain values; refused figures are there too, marked by their reason."""
     return {
         "format": _FORMAT,
-        "taken": run.taken.isoformat(timespec="seconds"),
-        "rounds": run.rounds,
-        "seconds": run.seconds,
-        "host": dict(host),
+        **run.occasion.as_json(),
         "carriers": dict(run.titles),
         "left_out": [attrs.asdict(gap) for gap in run.gaps],
         "figures": [_figure_as_json(figure, made) for figure in made],
@@ -64,13 +53,11 @@ def as_json(run: Run, made: Sequence[Figure], host: Mapping[str, object]) -> dic
     }
 
 
-def as_markdown(run: Run, made: Sequence[Figure], caption: str) -> str:
+def as_markdown(run: Run, made: Sequence[Figure]) -> str:
     """Return the tables with what a reader must know about them."""
-    lines = ["# Packets a second on one core, latest run", ""]
-    lines += [f"{caption}. Written by `make bench`; how to read it: [README](../README.md).", ""]
-    lines += [f"- left out: {gap}" for gap in run.gaps]
-    lines += [f"- {note}" for note in tables.notes(made, run.titles)]
-    return "\n".join([*lines, "", tables.markdown(made, run.titles), ""])
+    remarks = [*(f"left out: {gap}" for gap in run.gaps), *tables.notes(made, run.titles)]
+    sheets = markdown(tables.sheets(made, run.titles))
+    return files.page("Packets a second on one core, latest run", run.occasion, remarks, sheets)
 
 
 def _figure_as_json(figure: Figure, among: Sequence[Figure]) -> dict[str, object]:

@@ -1,13 +1,11 @@
-"""The tables: one for each protocol, on the terminal and in Markdown, made of the same cells. Pure."""
+"""The tables, one for each protocol, and what must be said of them. Pure."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 
-from rich.table import Table
-
 from bench.packets.figures import FLAT_FLOWS, FLAT_SERVICES, RATIO_TARGETS, Figure, growth, ratio
+from bench.tabulating import Sheet
 
 HEAD = (
     "flows",
@@ -23,7 +21,7 @@ HEAD = (
     "offered, M/s",
     "lost",
 )
-_TEXT = ("through", "min - max")
+_TEXT = frozenset({"through", "min - max"})
 
 
 def heading(protocol: str) -> str:
@@ -35,8 +33,8 @@ def heading(protocol: str) -> str:
     )
 
 
-def tables(figures: Sequence[Figure], titles: Mapping[str, str]) -> list[tuple[str, list[tuple[str, ...]]]]:
-    """Return each protocol's heading and rows, the head among them.
+def sheets(figures: Sequence[Figure], titles: Mapping[str, str]) -> list[Sheet]:
+    """Return each protocol's table.
 
     Args:
         figures: Of one run.
@@ -46,7 +44,7 @@ def tables(figures: Sequence[Figure], titles: Mapping[str, str]) -> list[tuple[s
     for protocol in dict.fromkeys(figure.point.protocol for figure in figures):
         own = [figure for figure in figures if figure.point.protocol == protocol]
         rows = [cells(figure, titles[figure.carrier], own) for figure in own]
-        found.append((heading(protocol), [HEAD, *rows]))
+        found.append(Sheet(title=heading(protocol), head=HEAD, rows=rows, text=_TEXT, grouped_by=2))
     return found
 
 
@@ -75,31 +73,6 @@ def notes(figures: Sequence[Figure], titles: Mapping[str, str]) -> list[str]:
         for figure in figures
         for why in dict.fromkeys(figure.failures)
     ]
-
-
-def rich_tables(figures: Sequence[Figure], titles: Mapping[str, str]) -> list[Table]:
-    """Return the tables for a terminal."""
-    made = []
-    for title, rows in tables(figures, titles):
-        table = Table(title=title, title_justify="left")
-        for name in rows[0]:
-            table.add_column(name, justify="left" if name in _TEXT else "right")
-        for before, row in itertools.pairwise(rows):
-            if before[:2] != row[:2] and before is not HEAD:
-                table.add_section()
-            table.add_row(*row)
-        made.append(table)
-    return made
-
-
-def markdown(figures: Sequence[Figure], titles: Mapping[str, str]) -> str:
-    """Return the tables as Markdown."""
-    parts = []
-    for title, rows in tables(figures, titles):
-        lines = ["| " + " | ".join(row) + " |" for row in rows]
-        rule = "|" + "|".join("---" if name in _TEXT else "--:" for name in rows[0]) + "|"
-        parts.append("\n".join([f"## {title}", "", lines[0], rule, *lines[1:]]))
-    return "\n\n".join(parts)
 
 
 def _shown(compared: object) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import attrs
 import pytest
 
+from bench.files import Occasion
 from bench.peers import PEERS
 from bench.results import Run, write
 
@@ -29,14 +28,12 @@ def test_the_version_of_envoy_is_that_of_its_distribution(tmp_path, monkeypatch)
 def test_a_peer_that_changed_during_the_run_is_told(tmp_path, began, shown):
     peer = attrs.evolve(PEER["direct"], version=lambda: "2.0")
     run = Run(
-        rounds=1,
-        seconds=1,
+        occasion=Occasion(rounds=1, seconds=1),
         peers=[peer],
         workloads=[],
         gaps=[],
         readings=[],
         versions={"direct": began},
-        taken=datetime(2026, 1, 1, tzinfo=UTC),
     )
 
     write(run, tmp_path)

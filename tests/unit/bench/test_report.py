@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import attrs
 import pytest
 
-from bench import judge, plot, report
+from bench import judge, plot, report, tabulating
 from bench.readings import CpuShare, Measured, Reading
 
 BUSY = CpuShare(worker_run=0.58, worker_wait=0.40, proxy_run=0.60, generator_cpus=0.8)
@@ -36,7 +36,7 @@ READINGS = [
 
 
 def markdown(readings):
-    return report.markdown(judge.figures(readings), TITLES)
+    return tabulating.markdown(report.sheets(judge.figures(readings), TITLES))
 
 
 def test_a_row_has_median_ratio_and_whether_the_target_was_reached():
@@ -52,7 +52,7 @@ def test_a_target_that_was_missed_says_so():
 
 def test_a_generator_bound_figure_is_nowhere_in_the_output():
     figures = judge.figures(READINGS)
-    shown = report.markdown(figures, TITLES) + plot.svg(figures, TITLES, "a run")
+    shown = tabulating.markdown(report.sheets(figures, TITLES)) + plot.svg(figures, TITLES, "a run")
 
     assert "55,555" not in shown
     assert "| nginx | generator-bound | >= 0.93 | the worker had work only 70% of the time |" in shown
@@ -126,7 +126,7 @@ def test_the_notes_tell_that_there_is_nothing_to_compare_with():
 def test_the_terminal_shows_one_table_for_each_metric():
     readings = [reading("haproxy", 500.0, key="p99_us"), reading("haproxy", 60_000.0)]
 
-    assert [str(table.title) for table in report.rich_tables(judge.figures(readings), TITLES)] == [
+    assert [sheet.title for sheet in report.sheets(judge.figures(readings), TITLES)] == [
         "keep-alive requests/s (more is better; target: sockets >= 1 x HAProxy)",
         "p99 latency, µs (less is better; target: sockets <= 1.2 x HAProxy)",
     ]

@@ -8,6 +8,7 @@ from bench.packets import chart, tables
 from bench.packets.figures import figures, growth, ratio
 from bench.packets.samples import Moment, Reading, Sample
 from bench.packets.traffic import Point
+from bench.tabulating import markdown
 
 ONE, MANY, SERVICES = Point("udp", 1, 1), Point("udp", 1000, 1), Point("udp", 1000, 1000)
 TITLES = {"nftables": "nftables", "tc": "engine, TC", "xdp": "engine <XDP>", "redirect": "bare redirect"}
@@ -133,7 +134,7 @@ def test_the_tables_show_ratios_costs_and_failures():
     failed = Reading(round=1, carrier="tc", point=ONE, failure="the generator ended with 1")
     made = figures([*readings("nftables", 1.0), *readings("xdp", 2.0), failed])
 
-    shown = tables.markdown(made, TITLES)
+    shown = markdown(tables.sheets(made, TITLES))
 
     assert "| 1 | 1 | engine <XDP> | 2.00 | 2.00 - 2.00 | 2.00 missed |  | 500 |  |  | 10.00 | 84% |" in shown
     assert "| 1 | 1 | engine, TC | failed | see below |" in shown
@@ -145,6 +146,6 @@ def test_the_tables_show_ratios_costs_and_failures():
 def test_a_refused_figure_is_nowhere_in_the_output():
     made = figures(readings("xdp", 2.22, demand=0.5))
 
-    for shown in (tables.markdown(made, TITLES), chart.svg(made, TITLES, "a run")):
+    for shown in (markdown(tables.sheets(made, TITLES)), chart.svg(made, TITLES, "a run")):
         assert "2.22" not in shown
         assert "the core had work only 50% of the time" in shown
