@@ -23,7 +23,7 @@ from bench.packets.carriers import CARRIERS
 from bench.packets.traffic import POINTS
 from bench.peers import PEERS
 from bench.placing import place
-from bench.stage import TurnFailed
+from bench.starting import TurnFailed
 from bench.tabulating import show
 from bench.workloads import WORKLOADS
 from marchproxy_core.errors import MarchProxyError

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import trio
 
-from bench.stage import TurnFailed
+from bench.starting import TurnFailed
 
 T = TypeVar("T")
 

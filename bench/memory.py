@@ -10,12 +10,16 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
 from bench import cpu
 from bench.readings import Measured
-from bench.stage import Stage, TurnFailed, pinned
+from bench.starting import TurnFailed, pinned
+
+if TYPE_CHECKING:
+    from bench.stage import Stage
 
 _READY_S = 60.0
 _SETTLE_S = 1.0

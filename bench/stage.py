@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -24,6 +23,7 @@ from bench import admin, cpu
 from bench.configurations import Protocol, Service
 from bench.peers import KERNEL_TIERS
 from bench.placing import Cpus
+from bench.starting import TurnFailed, excerpt, flat, launch, pinned, start_marchproxy, tail, until_ready
 from marchproxy_core.errors import MarchProxyError
 from marchproxy_core.testing import Lab, Namespace, open_lab, until
 
@@ -37,10 +37,6 @@ _PATIENCE_S = 30.0
 _BRAKE_PROGRAM = Path(__file__).parent / "programs" / "brake.py"
 _CLOSED_PORT = 9
 _LISTEN = "0A"  # include/net/tcp_states.h, TCP_LISTEN
-
-
-class TurnFailed(MarchProxyError):
-    """A program of a turn did not start, failed or hung; says which, and what it printed."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -106,7 +102,7 @@ class Stage:
             done = await self.generator.run(pinned(argv, self.generator_cpus), check=False)
             if done.returncode != 0:
                 raise TurnFailed(
-                    f"{argv[0]} ended with {done.returncode}: {_excerpt(done.stderr or done.stdout)}"
+                    f"{argv[0]} ended with {done.returncode}: {excerpt(done.stderr or done.stdout)}"
                 )
             return done.stdout.decode(errors="replace")
         raise TurnFailed(f"{argv[0]} did not end within {deadline_s:g} s")
@@ -165,7 +161,7 @@ async def set_up(
                     confirm=confirm,
                 )
         except* MarchProxyError as failed:
-            said = _tail(log)
+            said = tail(log)
             raise TurnFailed(
                 "; ".join(flat(failed)) + (f"; the peer said: {said}" if said else "")
             ) from failed
@@ -180,13 +176,10 @@ async def _put_up(
     if peer.kind == "rules":
         done = await namespace.run(argv, check=False)
         if done.returncode != 0:
-            raise TurnFailed(f"{argv[0]} ended with {done.returncode}: {_excerpt(done.stderr)}")
+            raise TurnFailed(f"{argv[0]} ended with {done.returncode}: {excerpt(done.stderr)}")
         return None
     if peer.tier in KERNEL_TIERS:  # nobody listens at the service's address
-        process = await _launch(namespace, pinned(argv, cpus.proxy), log)
-        runs = partial(trio.to_thread.run_sync, admin.runs_on, log.parent, peer.tier)
-        await _until_ready(process, argv[0], runs, f"the service on tier {peer.tier}")
-        return process.pid
+        return (await start_marchproxy(namespace, pinned(argv, cpus.proxy), log, peer.tier)).pid
     process = await _start(namespace, pinned(argv, cpus.proxy), log, service.protocol, service.port)
     return process.pid
 
@@ -201,19 +194,6 @@ async def _suit_xdp(lab: Lab) -> None:
         await namespace.run(["ethtool", "-K", "to_proxy", "gro", "on"])
     with contextlib.suppress(ConnectionRefusedError):
         await (await lab.client.connect_tcp(lab.front_ip.ip4, _CLOSED_PORT)).aclose()
-
-
-def flat(group: BaseExceptionGroup[BaseException]) -> list[str]:
-    """Return what all the errors of a group say, those of groups within it too."""
-    said: list[str] = []
-    for error in group.exceptions:
-        said.extend(flat(error) if isinstance(error, BaseExceptionGroup) else [str(error)])
-    return said
-
-
-def pinned(argv: Sequence[str], cpus: frozenset[int]) -> list[str]:
-    """Return a command line that runs ``argv`` on some CPUs only; the pid stays the program's own."""
-    return ["taskset", "--cpu-list", ",".join(map(str, sorted(cpus))), *argv]
 
 
 async def _slow_down(namespace: Namespace, cpus: Cpus) -> None:
@@ -235,30 +215,11 @@ async def _slow_down(namespace: Namespace, cpus: Cpus) -> None:
 async def _start(
     namespace: Namespace, argv: Sequence[str], log: Path, protocol: str, port: int
 ) -> trio.Process:
-    process = await _launch(namespace, argv, log)
-    await _until_ready(
+    process = await launch(namespace, argv, log)
+    await until_ready(
         process, argv[3], partial(namespace.call, _is_bound, protocol, port), f"port {port} of {argv[3]}"
     )
     return process
-
-
-async def _launch(namespace: Namespace, argv: Sequence[str], log: Path) -> trio.Process:
-    with log.open("wb") as output:
-        return await namespace.start(argv, stdout=output.fileno(), stderr=subprocess.STDOUT)
-
-
-async def _until_ready(
-    process: trio.Process, program: str, ready: Callable[[], Awaitable[bool]], what: str
-) -> None:
-    async def is_ready() -> bool:
-        if process.poll() is not None:
-            raise TurnFailed(f"{program} ended with {process.returncode} before it listened")
-        return await ready()
-
-    try:
-        await until(is_ready, deadline_s=_PATIENCE_S, what=what)
-    except TimeoutError as error:
-        raise TurnFailed(str(error)) from error
 
 
 async def _confirm(peer: Peer, directory: Path) -> None:
@@ -273,11 +234,3 @@ def _is_bound(protocol: str, port: int) -> bool:
         if int(local.rpartition(":")[2], 16) == port and (protocol == "udp" or state == _LISTEN):
             return True
     return False
-
-
-def _tail(log: Path) -> str:
-    return _excerpt(log.read_bytes())
-
-
-def _excerpt(output: bytes) -> str:
-    return " ".join(output.decode(errors="replace").split())[-400:]

@@ -13,7 +13,8 @@ import trio
 from bench import cpu
 from bench.placing import place
 from bench.readings import Gap, Measured, Reading
-from bench.stage import flat, set_up
+from bench.stage import set_up
+from bench.starting import flat
 from marchproxy_core.errors import MarchProxyError
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import attrs
 from bench.packets import programs
 from bench.packets.traffic import FIRST_PORT, Point, Protocol
 from bench.readings import Gap
-from bench.stage import TurnFailed
+from bench.starting import TurnFailed
 from marchproxy_core.bpf import (
     Link,
     Map,

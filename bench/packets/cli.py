@@ -20,7 +20,7 @@ from bench.packets.carriers import CARRIERS, Carrier
 from bench.packets.figures import figures
 from bench.packets.traffic import POINTS, Point
 from bench.placing import TooFewCpus
-from bench.stage import TurnFailed
+from bench.starting import TurnFailed
 from bench.tabulating import show
 from marchproxy_core.bpf import requirements
 from marchproxy_core.errors import MarchProxyError

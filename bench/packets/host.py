@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pyroute2 import IPRoute
 
-from bench.stage import TurnFailed
+from bench.starting import TurnFailed
 
 if TYPE_CHECKING:
     from marchproxy_core.testing import Namespace

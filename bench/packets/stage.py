@@ -24,7 +24,7 @@ from bench.packets import generate, host, programs, traffic
 from bench.packets.carriers import Carrier, Wires
 from bench.packets.samples import Moment, Sample
 from bench.packets.traffic import Ends, Point
-from bench.stage import TurnFailed, flat, pinned
+from bench.starting import TurnFailed, flat, pinned
 from marchproxy_core.bpf import (
     LIVE_FRAMES,
     Link,

@@ -9,7 +9,7 @@ import trio
 
 from bench.packets.samples import Reading, Sample
 from bench.packets.stage import set_up
-from bench.stage import TurnFailed
+from bench.starting import TurnFailed
 
 if TYPE_CHECKING:
     from bench.packets.carriers import Carrier
