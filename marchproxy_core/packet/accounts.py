@@ -30,7 +30,7 @@ class Accounts:
         self.meter = Meter(tables)
         self._book = book
         self._loads = Loads(tables)
-        self._idle: Counter[int] = Counter()
+        self._cut = {reason: Counter[int]() for reason in (DropReason.IDLE_TIMEOUT, DropReason.FLUSHED)}
         self._loads.put_right(0, len(book.uncounted(book.live())), 0)
 
     def close(self) -> None:
@@ -46,9 +46,17 @@ class Accounts:
             for hook in Hook:
                 self.meter.begin(number, hook)
 
-    def end(self, places: list[int]) -> None:
-        """End flows."""
-        self._count_ends(self._book.uncounted(places))
+    def end(self, places: list[int], reason: DropReason | None = None) -> None:
+        """End flows.
+
+        Args:
+            places: Where they are.
+            reason: Under which those that were not over yet are counted as drops; None: nowhere.
+        """
+        not_over = self._book.uncounted(places)
+        if reason is not None:
+            self._cut[reason].update(self._book.count(not_over))
+        self._count_ends(not_over)
         self._book.end(places)
 
     def look(self, tick: int) -> None:
@@ -58,9 +66,7 @@ class Accounts:
             tick: The engine's time now.
         """
         self._count_ends(self._book.newly_closed())
-        expired = self._book.expired(tick)
-        self._idle.update(self._book.count(self._book.uncounted(expired)))
-        self.end(expired)
+        self.end(self._book.expired(tick), DropReason.IDLE_TIMEOUT)
         self._book.recycle()
 
     def stats(self, number: int, hook: Hook, active: Mapping[str, int] | None) -> ServiceStats:
@@ -72,7 +78,7 @@ class Accounts:
             active: Its open flows by backend; None when another hook tells of them, since flows are nobody's own.
         """
         counted = self.meter.read(number, hook)
-        idle = self._idle[number] if active is not None else 0
+        cut = {reason.value: flows[number] for reason, flows in self._cut.items() if flows[number]}
         return ServiceStats(
             connections_opened=counted.opened,
             connections_active=sum((active or {}).values()),
@@ -80,7 +86,7 @@ class Accounts:
             bytes_out=counted.bytes_out,
             packets_in=counted.packets_in,
             packets_out=counted.packets_out,
-            drops={**counted.drops, **({DropReason.IDLE_TIMEOUT.value: idle} if idle else {})},
+            drops=counted.drops if active is None else {**counted.drops, **cut},
             backend_active=active or {},
         )
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, final
 
+from marchproxy_core.drops import DropReason
 from marchproxy_core.packet.accounts import Accounts
 from marchproxy_core.packet.arrangement import Fitness, arrange, destinations
 from marchproxy_core.packet.door import DoorTable
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from marchproxy_core.packet.arrangement import Arrangement
     from marchproxy_core.packet.reasons import Hook
     from marchproxy_core.packet.tables import Tables
+    from marchproxy_core.services import Endpoint
 
 Look = Callable[[Iterable[IPAddress]], NetworkFacts]
 Judge = Callable[[Mapping[int, str]], Fitness]
@@ -68,6 +70,8 @@ class Control:
         self._entries = ServiceEntries(tables, now_ns())
         self._hooks: Counter[int] = Counter()
         """Bits of the hooks of each service, by number."""
+        self._flushed: set[tuple[int, Endpoint]] = set()
+        """Backends, each with the number of the service that has it flushed."""
         self._live_hooks = 0
         self._swept_ns = 0
         self._rules: tuple[Rule, ...] = ()
@@ -85,8 +89,8 @@ class Control:
     def demand(self, hook: Hook, table: ServiceTable | None, judge: Judge | None = None) -> Arrangement:
         """Have the tables hold what a hook is to carry from now on; None when it carries nothing any more.
 
-        Flows of services that are gone are ended. Those to backends without weight, or that are no longer among the
-        service's, go on.
+        Flows of services that are gone are ended, and those to backends that are flushed. Those to backends without
+        weight, or that are no longer among the service's, go on.
 
         Args:
             hook: Whose program asks.
@@ -127,7 +131,7 @@ class Control:
             return self._rearrange()
 
     def sweep(self) -> None:
-        """End flows that are idle, and free the places of those that ended; once a second, however often called."""
+        """End flows that are idle or flushed, and free the places of the ended; once a second, however often called."""
         with self._lock:
             now = self._now_ns()
             if now - self._swept_ns < SECOND_NS * 9 // 10:
@@ -135,6 +139,8 @@ class Control:
             self._swept_ns = now
             if self._entries.strangers_are_due(now):
                 self._rearrange()
+            # A packet that was under way as the entries changed may have opened one more since.
+            self._end_flushed()
             self._accounts.look(tick_of(now))
             dropped = partial(self._accounts.meter.dropped, malformed=self._settings.door_drop_malformed)
             self._drop_log.look(dropped, now / SECOND_NS)
@@ -183,6 +189,8 @@ class Control:
         )
         self._entries.show(entries)
         self._share_flows(arrangement)
+        self._flushed = self._find_flushed()
+        self._end_flushed()
         self._forget_what_is_gone()
         return arrangement
 
@@ -196,6 +204,28 @@ class Control:
         if hooks != self._hooks:
             self._hooks = hooks
             self._book.share(hooks)
+
+    def _find_flushed(self) -> set[tuple[int, Endpoint]]:
+        return {
+            (number, view.backend.endpoint)
+            for table in self._demands.values()
+            for name, number in self._entries.numbers(table).items()
+            for view in table[name].backends
+            if view.backend.flush
+        }
+
+    def _end_flushed(self) -> None:
+        """End the flows of flushed backends; once no entry leads to them any more, else they would come back."""
+        if not self._flushed:
+            return
+        services, backends = self._book.services(), self._book.backends()
+        endpoint_at = self._entries.backends.endpoint
+        places = [
+            place
+            for place in self._book.live()
+            if (services[place], endpoint_at(backends[place])) in self._flushed
+        ]
+        self._accounts.end(places, DropReason.FLUSHED)
 
     def _forget_what_is_gone(self) -> None:
         """End the flows of services that are in no table any more; free the places of what nobody needs."""

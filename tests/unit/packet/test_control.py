@@ -211,6 +211,58 @@ def test_flows_of_a_service_that_is_gone_end_and_those_of_a_draining_one_stay(ta
         assert control.stats(Hook.TC)["api"].connections_active == 1
 
 
+def flushing(one, endpoint):
+    """Return the service with one of its backends flushed."""
+    backends = [
+        attrs.evolve(each, weight=0, flush=True) if str(each.endpoint) == endpoint else each
+        for each in one.backends
+    ]
+    return attrs.evolve(one, backends=tuple(backends))
+
+
+def backend_place(tables, address, port):
+    begins = layout.address_bytes(ip(address)) + layout.port_bytes(port)
+    (key,) = [key for key, value in items(tables.backends) if value.startswith(begins)]
+    return int.from_bytes(key, "little")
+
+
+def test_flows_of_a_flushed_backend_end_and_no_others(tables):
+    twin = attrs.evolve(WEB, name="twin", listen=API.listen)
+    with control_of(tables) as control:
+        control.demand(Hook.TC, table(WEB, twin))
+        web, other = entry(tables, WEB)["number"], entry(tables, twin)["number"]
+        gone, kept = (backend_place(tables, address, 8080) for address in ("10.0.0.2", "10.0.0.3"))
+        open_flow(tables, web, backend=gone)
+        open_flow(tables, web, backend=kept, client_port=5001)
+        open_flow(tables, other, backend=gone, client_port=5002)
+        control.demand(Hook.TC, table(attrs.evolve(WEB, backends=WEB.backends[1:]), twin))
+        assert keys(tables) == 6, "a backend that is taken out keeps its flows"
+        control.demand(Hook.TC, table(flushing(WEB, "10.0.0.2:8080"), twin))
+        assert keys(tables) == 4
+        stats = control.stats(Hook.TC)
+        assert (stats["web"].backend_active, stats["web"].drops) == ({"10.0.0.3:8080": 1}, {"flushed": 1})
+        assert (stats["twin"].backend_active, stats["twin"].drops) == ({"10.0.0.2:8080": 1}, {})
+
+
+def test_a_flow_that_was_about_to_open_when_its_backend_was_flushed_ends_with_the_next_sweep(tables):
+    clock = Clock()
+    with control_of(tables, clock) as control:
+        control.demand(Hook.TC, table(API))
+        number, place = entry(tables, API)["number"], backend_place(tables, "10.0.0.2", 9090)
+        control.demand(Hook.TC, table(flushing(API, "10.0.0.2:9090")))
+        assert entry(tables, API)["slots"] == 0
+        open_flow(tables, number, backend=place)
+        clock.seconds += 1
+        control.sweep()
+        assert (keys(tables), control.stats(Hook.TC)["api"].drops) == (0, {"flushed": 1})
+        control.demand(Hook.TC, table(API))
+        assert entry(tables, API)["slots"] > 0
+        open_flow(tables, number, backend=place)
+        clock.seconds += 1
+        control.sweep()
+        assert keys(tables) == 2
+
+
 def test_the_next_daemon_keeps_numbers_flows_and_backends(tables):
     with control_of(tables) as killed:
         killed.demand(Hook.TC, table(WEB, API))
