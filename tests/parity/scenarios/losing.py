@@ -1,0 +1,93 @@
+"""Services, workers and daemons that go away, with a connection open."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from marchproxy_core.testing import until
+from tests.parity.ends import PATIENCE_S, fate_of, goes_on
+from tests.parity.scenario import scenario
+
+_ONE = (4,)
+"""How a process ends has nothing to do with the version of IP."""
+_DRAINING = "What is there has `DRAIN_TIMEOUT` to end by itself."
+
+
+@scenario("a reload takes the service out", turn=6, versions=_ONE, note=_DRAINING)
+async def taken_out(stage):
+    site = stage.site
+    client, backend = await stage.pair()
+    others = [service for service in site.services if service is not stage.service]
+    site.packets.write(*others)
+    done = await site.daemon.run("reload")
+    assert done.status == 0, done.errors
+    return await _drained(stage, client, backend)
+
+
+async def _drained(stage, client, backend):
+    """See what becomes of newcomers, and of one who is there, before and after the timeout."""
+    new = []
+
+    async def is_open_no_more():
+        async with stage.greeting():
+            new.append(await stage.comes())
+        return new[-1] != "is served"
+
+    await until(is_open_no_more, deadline_s=PATIENCE_S, what="nothing new is taken")
+    before = "goes on" if await goes_on(client, backend) else "is cut off"
+    await stage.site.daemon.told("drain.cut_off")
+    after = await fate_of(client, backend)
+    return f"a new client {new[-1]}; one that is there {before}, and after `DRAIN_TIMEOUT` {after}"
+
+
+@scenario("every worker dies (SIGKILL)", turn=7, versions=_ONE, note="Packet tiers have none.")
+async def worker_dies(stage):
+    client, backend = await stage.pair()
+    assert await goes_on(client, backend)
+    killed = stage.site.daemon.workers
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    there = await fate_of(client, backend)
+    return f"one that is there {there}; {await _newcomer(stage)}"
+
+
+async def _newcomer(stage):
+    async with stage.greeting():
+        return f"a new client {await stage.comes()}"
+
+
+@scenario(
+    "the daemon is killed (SIGKILL)",
+    turn=8,
+    versions=_ONE,
+    note="Programs and flows stay in the kernel, pinned; the next daemon goes on with them.",
+)
+async def daemon_is_killed(stage):
+    site = stage.site
+    client, backend = await stage.pair()
+    assert await goes_on(client, backend)
+    workers = site.daemon.workers
+    site.packets.kill(site.daemon)
+    await site.daemon.exit_status()
+    await site.packets.gone(*workers)
+    there, new = await fate_of(client, backend), await _newcomer(stage)
+    await site.start()
+    after = await _newcomer(stage)
+    if there == "goes on":
+        there += f", and under the next daemon {await fate_of(client, backend)}"
+    return (
+        f"one that is there {there}; {new}, and after the next daemon's start {after.partition('client ')[2]}"
+    )
+
+
+@scenario("the daemon drains (SIGTERM)", turn=9, versions=_ONE, note=_DRAINING)
+async def daemon_drains(stage):
+    daemon = stage.site.daemon
+    client, backend = await stage.pair()
+    assert await goes_on(client, backend)
+    daemon.signal(signal.SIGTERM)
+    await daemon.told("drain.started")
+    result = await _drained(stage, client, backend)
+    await daemon.exit_status()
+    return result
