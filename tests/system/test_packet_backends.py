@@ -70,6 +70,39 @@ async def test_a_backend_is_drained_removed_and_added_and_no_flow_notices(packet
     assert await daemon.metric("marchproxy_connections_opened_total", tier="sockets") == 0
 
 
+async def test_a_flushed_backend_loses_its_flows_and_no_other_does(packets):
+    web, (a, b, c), daemon = await three_services(packets)
+    clients = await a_flow_to_each(web, (a, b, c))
+    web.options["backends"] = [a.backend(), b.backend(), c.backend() | {"flush": True}]
+    lost = sum(client.server == b"c" for client in web.clients)
+    await reload(packets, daemon, web)
+    await daemon.counts("marchproxy_drops_total", lost, tier="ebpf", service="web", reason="flushed")
+    await meets(web, "a", "b")
+    assert not await clients.pop("c").echoes()
+    assert await all_echo(clients)
+    web.give(a, b, c)
+    await reload(packets, daemon, web)
+    await meets(web, "a", "b", "c")
+    assert await all_echo(clients)
+
+
+async def test_the_udp_flows_of_a_flushed_backend_move_and_no_others(packets):
+    a, b = [await packets.datagram_server(name) for name in "ab"]
+    echo = packets.service("echo", a, b, protocol="udp")
+    daemon = await packets.start_on("ebpf", echo)
+    clients = [await echo.talk() for _ in range(20)]
+    before = [await client.asks() for client in clients]
+    assert set(before) == {"a", "b"}
+    await daemon.counts("marchproxy_connections_opened_total", len(clients), tier="ebpf")
+    echo.options["backends"] = [a.backend() | {"flush": True}, b.backend()]
+    await reload(packets, daemon, echo)
+    await daemon.counts("marchproxy_drops_total", before.count("a"), service="echo", reason="flushed")
+    assert {await client.asks() for client in clients} == {"b"}
+    opened = len(clients) + before.count("a")
+    await daemon.counts("marchproxy_connections_opened_total", opened, tier="ebpf")
+    await daemon.counts("marchproxy_connections_active", len(clients), tier="ebpf")
+
+
 async def test_a_service_that_a_reload_takes_out_is_drained_and_the_other_does_not_notice(packets):
     web, (a, *_), daemon = await three_services(packets)
     other = packets.service("other", a)
