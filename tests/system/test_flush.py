@@ -59,13 +59,15 @@ async def test_a_flushed_backend_loses_its_connections_and_comes_back(site, work
         assert client in lost or await client.echoes()
 
 
-async def test_first_drained_then_flushed_then_removed(site):
+async def test_a_backend_that_was_drained_and_taken_out_can_still_be_flushed(site):
     a, b = await site.server("a"), await site.server("b")
     web = site.service("web", a, b)
     daemon = await site.start(web)
     at_a, at_b = await a_client_of_each(web, "a", "b")
     await reload(site, daemon, web, a.backend(weight=0), b.backend())
     await meets(web, "b")
+    assert await at_a.echoes()
+    await reload(site, daemon, web, b.backend())
     assert await at_a.echoes()
     await reload(site, daemon, web, a.backend(weight=0) | {"flush": True}, b.backend())
     assert await at_a.fate() == "reset"
