@@ -19,7 +19,6 @@ from bench.interrupting import until_terminated
 from bench.metrics import WORKLOADS as WORKLOAD_NAMES
 from bench.metrics import metrics_of
 from bench.packets import cli as packets
-from bench.packets.carriers import CARRIERS
 from bench.packets.traffic import POINTS
 from bench.peers import PEERS
 from bench.placing import place
@@ -96,7 +95,7 @@ def main(
         if only != (_PACKETS,):
             _compare(console, only, peers, rounds, seconds, calm, directory)
         if _PACKETS in only and (all_peers or only == (_PACKETS,)):
-            packets.run(CARRIERS, POINTS, rounds, _PACKETS_S, directory)
+            packets.run(packets.ALL, POINTS, rounds, _PACKETS_S, directory)
     except MarchProxyError as error:
         raise click.ClickException(str(error)) from error
 

@@ -9,6 +9,7 @@ import importlib.util
 import json
 import resource
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -147,13 +148,29 @@ table ip bench {{
     return ["nft", "-f", str(file)]
 
 
-def marchproxy(directory: Path, service: Service, *, tier: str = "sockets") -> list[str]:
+def marchproxy(
+    directory: Path,
+    service: Service,
+    *,
+    tier: str = "sockets",
+    settings: Mapping[str, str | Sequence[str]] | None = None,
+) -> list[str]:
     """One tier of MarchProxy, as an operator starts it.
 
     Source ports are those that the other peers' kernel has too: else those of the engine would be all outside of the
     laboratory's wide ip_local_port_range, too few for a second's worth of new connections to one backend. It drains
     for a second only: the laboratory kills who takes longer, and tables in the kernel would stay behind.
+
+    Args:
+        directory: Where its configuration goes, and its admin socket.
+        service: What it is to carry.
+        tier: Which tier is to.
+        settings: Further ones.
     """
+    lines = [f"  {name}: {json.dumps(value)}" for name, value in (settings or {}).items()]
+    if tier != "sockets":
+        lines.append("  nat_port_range: 15000-65535")
+    further = "\n".join(lines)
     file = directory / "marchproxy.yaml"
     file.write_text(f"""\
 settings:
@@ -162,7 +179,7 @@ settings:
   idle_timeout: {_IDLE_S}s
   drain_timeout: 1s
   log_level: warning
-{"" if tier == "sockets" else "  nat_port_range: 15000-65535"}
+{further}
 services:
   - name: service
     protocol: {service.protocol}

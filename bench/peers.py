@@ -74,7 +74,9 @@ def _envoy_missing() -> Gap | None:
     )
 
 
-def _tier_missing(peer: str, tier: str) -> Callable[[], Gap | None]:
+def tier_missing(peer: str, tier: str) -> Callable[[], Gap | None]:
+    """Return a function that tells what one of MarchProxy's tiers lacks here."""
+
     def missing() -> Gap | None:
         if all(point.name != tier for point in importlib.metadata.entry_points(group="marchproxy.tiers")):
             return Gap(
@@ -141,7 +143,7 @@ def _kernel_tier(tier: str, title: str) -> Peer:
         title=title,
         tier=tier,
         write=partial(configurations.marchproxy, tier=tier),
-        missing=_tier_missing(name, tier),
+        missing=tier_missing(name, tier),
         version=_tier_version(tier),
     )
 
@@ -152,7 +154,7 @@ PEERS = (
         title="MarchProxy sockets",
         write=configurations.marchproxy,
         tier="sockets",
-        missing=_tier_missing("marchproxy", "sockets"),
+        missing=tier_missing("marchproxy", "sockets"),
         version=_tier_version("sockets"),
     ),
     _kernel_tier("ebpf", "MarchProxy ebpf"),

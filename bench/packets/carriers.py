@@ -1,4 +1,4 @@
-"""What carries packets from client to server, and how each is put up. Blocks, inside of the proxy's namespace."""
+"""What carries packets from client to server, and how each is put up."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import struct
 import subprocess
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -35,6 +35,7 @@ from marchproxy_core.packet.reasons import Hook
 from marchproxy_core.packet.tables import Tables
 from marchproxy_core.services import Backend, Endpoint, Service
 from marchproxy_core.services import Protocol as ServiceProtocol
+from marchproxy_core.testing import Lab
 
 SETTINGS = Settings(ebpf_conn_map_size=1 << 16, nat_port_range=(1024, 65535))
 """A table for 60,000 flows, and a port for each: all have one backend and one source address."""
@@ -52,9 +53,43 @@ class Wires:
     backend: IPv4Address
 
 
+@attrs.frozen(kw_only=True, eq=False)
+class Site:
+    """Where a carrier is put up.
+
+    Args:
+        lab: The laboratory.
+        wires: The proxy's interfaces and addresses.
+        point: What is to be under way.
+        directory: For files; there until the laboratory is gone.
+        cpus: For processes: not the core that is measured.
+        sink: Counts what comes through.
+    """
+
+    lab: Lab
+    wires: Wires
+    point: Point
+    directory: Path
+    cpus: frozenset[int]
+    sink: Map
+
+
+@attrs.frozen(kw_only=True)
+class Standing:
+    """What was put up.
+
+    Args:
+        program: The program whose runs the kernel can time, if it is one; closed with what is undone.
+        received: Counts the packets that it has sent on, or dropped where all is to be. Blocks.
+    """
+
+    program: Program | None
+    received: Callable[[], int]
+
+
 @attrs.frozen(kw_only=True)
 class Carrier:
-    """What carries packets from the proxy's one interface to the other.
+    """What carries packets from the proxy's one interface to the other, or drops them.
 
     Args:
         name: In the JSON and in ``--carriers``.
@@ -63,7 +98,8 @@ class Carrier:
         is_program: Whether it is one whose runs the kernel can time.
         first_packet_opens: Whether a TCP flow must begin with a SYN. Conntrack knows no flow by its SYN alone, when
             nobody answers that; it takes one up in the middle (nf_conntrack_tcp_loose).
-        put_up: Makes it; what is to be undone goes to the stack. Returns the program, if it is one.
+        drops: Whether it drops what it gets; then it takes the points where all is to be dropped, and no others.
+        put_up: Makes it; what is to be undone goes to the stack.
         missing: Tells what is not installed here.
     """
 
@@ -72,8 +108,25 @@ class Carrier:
     forwards: bool = False
     is_program: bool = True
     first_packet_opens: bool = True
-    put_up: Callable[[contextlib.ExitStack, Wires, Point], Program | None]
+    drops: bool = False
+    put_up: Callable[[contextlib.ExitStack, Site], Awaitable[Standing]]
     missing: Callable[[], Gap | None] = lambda: None
+
+    def takes(self, point: Point) -> bool:
+        """Whether this is measured there."""
+        return self.drops == bool(point.prefixes)
+
+
+def in_proxy(
+    work: Callable[[contextlib.ExitStack, Wires, Point], Program | None],
+) -> Callable[[contextlib.ExitStack, Site], Awaitable[Standing]]:
+    """Have something put up that only blocks, and makes all it makes in the proxy's namespace."""
+
+    async def put_up(undo: contextlib.ExitStack, site: Site) -> Standing:
+        program = await site.lab.proxy.call(work, undo, site.wires, site.point)
+        return Standing(program=program, received=partial(programs.packets, site.sink))
+
+    return put_up
 
 
 def _nftables(undo: contextlib.ExitStack, wires: Wires, point: Point) -> None:
@@ -168,10 +221,10 @@ CARRIERS = (
         forwards=True,
         is_program=False,
         first_packet_opens=False,
-        put_up=_nftables,
+        put_up=in_proxy(_nftables),
         missing=_nft_missing,
     ),
-    Carrier(name="tc", title="engine, TC", put_up=partial(_engine, Hook.TC)),
-    Carrier(name="xdp", title="engine, XDP", put_up=partial(_engine, Hook.XDP)),
-    Carrier(name="redirect", title="bare redirect", put_up=_redirect),
+    Carrier(name="tc", title="engine, TC", put_up=in_proxy(partial(_engine, Hook.TC))),
+    Carrier(name="xdp", title="engine, XDP", put_up=in_proxy(partial(_engine, Hook.XDP))),
+    Carrier(name="redirect", title="bare redirect", put_up=in_proxy(_redirect)),
 )

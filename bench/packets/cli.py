@@ -17,6 +17,7 @@ from bench.interrupting import until_terminated
 from bench.packets import results as results_of_a_run
 from bench.packets import tables, turns
 from bench.packets.carriers import CARRIERS, Carrier
+from bench.packets.droppers import DROPPERS
 from bench.packets.figures import figures
 from bench.packets.traffic import POINTS, Point
 from bench.placing import TooFewCpus
@@ -31,14 +32,19 @@ if TYPE_CHECKING:
 
 _TOOLS = {"ethtool": "ethtool", "unshare": "util-linux", "chrt": "util-linux", "taskset": "util-linux"}
 _WIDTH = 190
+ALL = (*CARRIERS, *DROPPERS)
+"""What can be measured, the reference of each kind last."""
 RESULTS = Path(__file__).parents[1] / "results"
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--carriers", default=",".join(one.name for one in CARRIERS), help="What carries the packets.")
+@click.option("--carriers", default=",".join(one.name for one in ALL), help="What carries or drops them.")
 @click.option("--protocols", default="udp,tcp", help="Protocols.")
 @click.option("--flows", type=int, help="Only points with so many flows.")
 @click.option("--services", type=int, help="Only points with so many services.")
+@click.option(
+    "--prefixes", type=int, help="Only points with so many blocked prefixes; 0: where packets come through."
+)
 @click.option("--rounds", type=click.IntRange(1), default=5, help="Turns of each carrier at each point.")
 @click.option("--seconds", type=click.FloatRange(0.05), default=1.0, help="How long a turn counts.")
 @click.option(
@@ -51,6 +57,7 @@ def main(
     protocols: str,
     flows: int | None,
     services: int | None,
+    prefixes: int | None,
     rounds: int,
     seconds: float,
     results: Path | None,
@@ -62,11 +69,12 @@ def main(
         if point.protocol in protocols.split(",")
         and flows in (None, point.flows)
         and services in (None, point.services)
+        and prefixes in (None, point.prefixes)
     ]
-    chosen = [one for one in CARRIERS if one.name in carriers.split(",")]
-    if not points or not chosen:
+    chosen = [one for one in ALL if one.name in carriers.split(",")]
+    if not any(one.takes(point) for one in chosen for point in points):
         raise click.BadParameter("no such carriers or points: see --help and bench/packets/traffic.py")
-    whole = len(points) == len(POINTS) and len(chosen) == len(CARRIERS)
+    whole = len(points) == len(POINTS) and len(chosen) == len(ALL)
     try:
         run(chosen, points, rounds, seconds, results or (RESULTS if whole else RESULTS / "partial"))
     except MarchProxyError as error:
@@ -100,7 +108,7 @@ def run(
         )
 
     readings = trio.run(until_terminated, work)
-    made, titles = figures(readings), {one.name: one.title for one in CARRIERS}
+    made, titles = figures(readings), {one.name: one.title for one in ALL}
     show(tables.sheets(made, titles), tables.notes(made, titles), _WIDTH)
     occasion = Occasion(rounds=rounds, seconds=seconds)
     result = results_of_a_run.Run(

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from bench.packets.samples import Reading
 
 REFERENCES = ("nftables", "redirect")
-"""What ratios are to."""
-RATIO_TARGETS = {("xdp", "nftables"): 4.0, ("xdp", "redirect"): 0.8}
+"""What ratios are to, where packets come through."""
+BARE_DROP = "drop"
+"""What they are to where all is dropped."""
+RATIO_TARGETS = {("xdp", "nftables"): 4.0, ("xdp", "redirect"): 0.8, ("door_xdp", BARE_DROP): 0.95}
 """The least ratio that is to be reached, by carrier and reference."""
-ENGINES = frozenset({"tc", "xdp"})
+ENGINES = frozenset({"tc", "xdp", "door_tc", "door_xdp"})
 FLAT_FLOWS = 1.3
 """The most that a packet may cost with 60,000 flows, by its cost with one."""
 FLAT_SERVICES = 1.2
@@ -110,17 +112,24 @@ def ratio(figure: Figure, reference: str, among: Sequence[Figure]) -> Compared |
 def growth(figure: Figure, among: Sequence[Figure]) -> Compared | None:
     """Compare what a packet costs of the core with its cost at the point that is next to it and smaller.
 
-    That is one flow where there are more, and one service with as many flows where there are more services.
+    That is one flow where there are more, one service with as many flows where there are more services, and one prefix
+    where more are blocked; for the last there is no target.
     """
     point = figure.point
     several = point.services > 1
-    small = attrs.evolve(point, services=1) if several else attrs.evolve(point, flows=1)
+    small = attrs.evolve(point, services=1)
+    if not several:
+        small = attrs.evolve(point, flows=1, prefixes=min(point.prefixes, 1))
     base = _find(figure.carrier, small, among)
     if small == point or base is None or not figure.stands:
         return None
     value = figure.cost_ns / base.cost_ns
-    target = (FLAT_SERVICES if several else FLAT_FLOWS) if figure.carrier in ENGINES else None
+    target = (FLAT_SERVICES if several else FLAT_FLOWS) if _is_to_be_flat(figure) else None
     return Compared(value, target=target, met=None if target is None else value <= target)
+
+
+def _is_to_be_flat(figure: Figure) -> bool:
+    return figure.carrier in ENGINES and not figure.point.prefixes
 
 
 def _find(carrier: str, point: Point, among: Sequence[Figure]) -> Figure | None:

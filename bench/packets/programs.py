@@ -10,7 +10,7 @@ from marchproxy_core.bpf import Map, MapSpec, MapType, Program, ProgramType, com
 COUNT = MapSpec(name="count", type=MapType.PERCPU_ARRAY, value_size=16, max_entries=1)
 """``struct count``, one for each CPU."""
 _SOURCE = Path(__file__).with_name("programs.c")
-_FUNCTIONS = ("generate", "count_and_drop", "redirect")
+_FUNCTIONS = ("generate", "count_and_drop", "drop", "redirect")
 
 
 def load(function: str, maps: Sequence[Map]) -> Program:

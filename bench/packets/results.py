@@ -10,12 +10,12 @@ import attrs
 from bench import files
 from bench.files import Occasion
 from bench.packets import chart, tables
-from bench.packets.figures import Figure, figures, growth, ratio
+from bench.packets.figures import BARE_DROP, Figure, figures, growth, ratio
 from bench.packets.samples import Reading
 from bench.readings import Gap
 from bench.tabulating import markdown
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @attrs.frozen(kw_only=True)
@@ -64,6 +64,7 @@ def _figure_as_json(figure: Figure, among: Sequence[Figure]) -> dict[str, object
     compared = {
         "ratio_to_nftables": ratio(figure, "nftables", among),
         "ratio_to_redirect": ratio(figure, "redirect", among),
+        "ratio_to_bare_drop": ratio(figure, BARE_DROP, among),
         "cost_growth": growth(figure, among),
     }
     return {

@@ -32,10 +32,12 @@ class Sample:
     Args:
         seconds: Time between them.
         offered: Packets that the generator sent.
-        received: Packets that came through.
+        received: Packets that came through, or were dropped where that is what is measured.
         core_s: Time that the core spent on packets.
         demand_s: Time in which there were packets to receive.
         program_ns: Mean time of one run of the program; None where there is none, or nobody measured it.
+        shares_core: Whether the generator had no CPU of its own but the core's. Then the core is never out of work, and
+            what counts is what it spent on receiving.
     """
 
     seconds: float
@@ -44,9 +46,10 @@ class Sample:
     core_s: float
     demand_s: float
     program_ns: float | None = None
+    shares_core: bool = False
 
     @classmethod
-    def between(cls, first: Moment, last: Moment) -> Sample:
+    def between(cls, first: Moment, last: Moment, *, shares_core: bool = False) -> Sample:
         """Return the difference."""
         runs = last.program_runs - first.program_runs
         return cls(
@@ -56,6 +59,7 @@ class Sample:
             core_s=(last.core_ns - first.core_ns) / 1e9,
             demand_s=(last.demand_ns - first.demand_ns) / 1e9,
             program_ns=(last.program_ns - first.program_ns) / runs if runs else None,
+            shares_core=shares_core,
         )
 
     @property
@@ -73,6 +77,8 @@ class Sample:
         """Why the sample says nothing about what was measured; None: it does."""
         if not self.received or not self.seconds:
             return "nothing came through"
+        if self.shares_core:
+            return None
         demand = self.demand_s / self.seconds
         if demand < SATURATED:
             return f"generator-bound: the core had work only {demand:.0%} of the time"

@@ -4,6 +4,10 @@ The generator has one CPU. All that happens to a packet between the two veth pai
 packets come in by is polled by a thread of its own (threaded NAPI, since Linux 5.12), which is pinned there. The sink
 counts in the soft interrupt that this thread's sending raises, so a few ns of each packet are the sink's. Both have
 the highest priority that is not real-time: what else runs on the machine takes hardly anything from them.
+
+Where all is dropped, both are on one CPU and take turns, a full ring each. With two, what a bare XDP_DROP costs would
+be the lock around the frames that go back (page_pool_put_unrefed_netmem(), net/core/page_pool.c) and cache lines that
+travel, five times of what is to be seen; a NIC has neither.
 """
 
 from __future__ import annotations
@@ -12,16 +16,18 @@ import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 import attrs
 import trio
 
 from bench.packets import generate, host, programs, traffic
-from bench.packets.carriers import Carrier, Wires
+from bench.packets.carriers import Carrier, Site, Wires
 from bench.packets.samples import Moment, Sample
 from bench.packets.traffic import Ends, Point
 from bench.starting import TurnFailed, flat, pinned
@@ -37,9 +43,11 @@ from marchproxy_core.bpf import (
     run_program,
 )
 from marchproxy_core.errors import MarchProxyError
-from marchproxy_core.testing import Lab, Namespace, open_lab, until
+from marchproxy_core.testing import Lab, open_lab, until
 
 BATCH = 64
+RING = 256
+"""Frames that a veth holds (VETH_RING_SIZE, drivers/net/veth.c), and the most that the generator sends at once."""
 _SETTLE_S = 0.3
 _PASSES = 6
 _PLAN = MapSpec(name="plan", type=MapType.ARRAY, value_size=traffic.PLAN_BYTES, max_entries=1)
@@ -63,8 +71,11 @@ class Stage:
     lab: Lab
     point: Point
     generator: Generator
-    sink: Map
     carrier_program: Program | None
+    received: Callable[[], int]
+    """Counts the packets that came through, or were dropped."""
+    shares_core: bool
+    """Whether the generator is on the core's CPU."""
     threads: tuple[int, int]
     """The core's poller, and its ksoftirqd, which takes over when soft interrupts go on for long."""
 
@@ -76,15 +87,13 @@ class Stage:
             profile: Whether the kernel times programs meanwhile.
 
         Raises:
-            TurnFailed: The generator ended by itself.
+            TurnFailed: The generator ended by itself, or somebody else had programs timed.
         """
         one = self.generator
         await trio.to_thread.run_sync(one.plan.update, bytes(4), traffic.plan(self.point, one.ends))
-        frame = _frame(self.point, one)
-        argv = [sys.executable, generate.__file__, str(one.program.info().id), frame.hex(), str(BATCH)]
         before = programs.packets(one.count)
         process = await self.lab.client.start(
-            pinned(["chrt", "--fifo", "1", *argv], frozenset({one.cpu})), stderr=subprocess.PIPE
+            pinned(self._generator_argv(), frozenset({one.cpu})), stderr=subprocess.PIPE
         )
 
         async def sends() -> bool:
@@ -104,7 +113,16 @@ class Stage:
             raise TurnFailed(f"the generator ended with {process.returncode} while it was needed")
         process.kill()
         await process.wait()
-        return Sample.between(first, last)
+        if not profile and last.program_runs > first.program_runs:
+            raise TurnFailed("somebody had the kernel time programs meanwhile (kernel.bpf_stats_enabled)")
+        return Sample.between(first, last, shares_core=self.shares_core)
+
+    def _generator_argv(self) -> list[str]:
+        """Return its command line: real-time, but where that would keep the core from its work."""
+        one, batch = self.generator, RING if self.shares_core else BATCH
+        frame = _frame(self.point, one).hex()
+        argv = [sys.executable, generate.__file__, str(one.program.info().id), frame, str(batch)]
+        return argv if self.shares_core else ["chrt", "--fifo", "1", *argv]
 
     def _look(self) -> Moment:
         (poller_ran, poller_waited), (softirq_ran, _) = map(host.times, self.threads)
@@ -112,7 +130,7 @@ class Stage:
         return Moment(
             at_s=time.monotonic(),
             offered=programs.packets(self.generator.count),
-            received=programs.packets(self.sink),
+            received=self.received(),
             core_ns=poller_ran + softirq_ran,
             demand_ns=poller_ran + poller_waited,
             program_ns=info.run_time_ns if info is not None else 0,
@@ -129,34 +147,59 @@ async def set_up(
     Args:
         carrier: What is measured.
         point: What is to be under way.
-        generator_cpu: For the generator alone.
-        core_cpu: For all that happens to a packet until the sink.
+        generator_cpu: For the generator alone, unless the carrier drops.
+        core_cpu: For all that happens to a packet until it is in the sink or dropped.
 
     Raises:
         TurnFailed: Something did not come up, or flows could not be opened.
     """
-    try:
-        async with open_lab(forwarding=carrier.forwards) as lab:
-            with contextlib.ExitStack() as undo:
-                wires, ends = await _wire_up(lab)
-                sink = undo.enter_context(Map.create(programs.COUNT))
-                drop = undo.enter_context(programs.load("count_and_drop", [sink]))
-                server_end = await lab.server.call(host.index, "to_proxy")
-                undo.enter_context(await lab.server.call(Link.attach_xdp, drop, server_end, XdpMode.DRIVER))
-                generator = await trio.to_thread.run_sync(_generator, undo, ends, generator_cpu)
-                program = await lab.proxy.call(carrier.put_up, undo, wires, point)
-                threads = (await host.pin_poller(lab.proxy, core_cpu), host.softirq_thread(core_cpu))
-                await _open_flows(lab.client, generator, sink, point, opens=carrier.first_packet_opens)
-                yield Stage(
-                    lab=lab,
-                    point=point,
-                    generator=generator,
-                    sink=sink,
-                    carrier_program=program,
-                    threads=threads,
-                )
-    except* (MarchProxyError, OSError, TimeoutError) as failed:
-        raise TurnFailed("; ".join(flat(failed))) from failed
+    with tempfile.TemporaryDirectory(prefix="marchproxy-bench-") as name:
+        try:
+            async with open_lab(forwarding=carrier.forwards) as lab:
+                with contextlib.ExitStack() as undo:
+                    wires, ends = await _wire_up(lab)
+                    site = Site(
+                        sink=await _sink(lab, undo),
+                        lab=lab,
+                        wires=wires,
+                        point=point,
+                        directory=Path(name),
+                        cpus=frozenset(os.sched_getaffinity(0)) - {core_cpu},
+                    )
+                    cpu = core_cpu if carrier.drops else generator_cpu
+                    generator = await trio.to_thread.run_sync(_generator, undo, ends, cpu)
+                    yield await _stage(carrier, undo, site, generator, core_cpu)
+        except* (MarchProxyError, OSError, TimeoutError) as failed:
+            raise TurnFailed("; ".join(flat(failed))) from failed
+
+
+async def _stage(
+    carrier: Carrier, undo: contextlib.ExitStack, site: Site, generator: Generator, core_cpu: int
+) -> Stage:
+    """Put the carrier up, and open the flows if it sends any on."""
+    lab = site.lab
+    standing = await carrier.put_up(undo, site)
+    threads = (await host.pin_poller(lab.proxy, core_cpu), host.softirq_thread(core_cpu))
+    if not carrier.drops:
+        await _open_flows(site, generator, opens=carrier.first_packet_opens)
+    return Stage(
+        lab=lab,
+        point=site.point,
+        generator=generator,
+        carrier_program=standing.program,
+        received=standing.received,
+        shares_core=generator.cpu == core_cpu,
+        threads=threads,
+    )
+
+
+async def _sink(lab: Lab, undo: contextlib.ExitStack) -> Map:
+    """Have what reaches the server counted and dropped."""
+    sink = undo.enter_context(Map.create(programs.COUNT))
+    drop = undo.enter_context(programs.load("count_and_drop", [sink]))
+    server_end = await lab.server.call(host.index, "to_proxy")
+    undo.enter_context(await lab.server.call(Link.attach_xdp, drop, server_end, XdpMode.DRIVER))
+    return sink
 
 
 async def _wire_up(lab: Lab) -> tuple[Wires, Ends]:
@@ -165,8 +208,10 @@ async def _wire_up(lab: Lab) -> tuple[Wires, Ends]:
     server_mac = await lab.server.call(host.mac, "to_proxy")
     await lab.proxy.call(host.know, "to_client", str(lab.client_ip.ip4), client_mac)
     await lab.proxy.call(host.know, "to_server", str(lab.server_ip.ip4), server_mac)
-    # A veth receives redirected frames only with NAPI, which XDP or GRO brings (drivers/net/veth.c).
+    # A veth receives redirected frames only with NAPI, which XDP or GRO brings (drivers/net/veth.c). The client
+    # gets none here, but MarchProxy attaches no XDP program where answers would be lost.
     await lab.proxy.run(["ethtool", "-K", "to_client", "gro", "on"])
+    await lab.client.run(["ethtool", "-K", "to_proxy", "gro", "on"])
     wires = Wires(
         towards_client=await lab.proxy.call(host.index, "to_client"),
         towards_server=await lab.proxy.call(host.index, "to_server"),
@@ -190,20 +235,19 @@ def _generator(undo: contextlib.ExitStack, ends: Ends, cpu: int) -> Generator:
     return Generator(program=program, plan=plan, count=count, ends=ends, cpu=cpu)
 
 
-async def _open_flows(
-    client: Namespace, generator: Generator, sink: Map, point: Point, *, opens: bool
-) -> None:
+async def _open_flows(site: Site, generator: Generator, *, opens: bool) -> None:
     """Send one packet of each flow, slowly enough that none is lost.
 
     Raises:
         TurnFailed: In no pass all of them came through.
     """
+    point, sink = site.point, site.sink
     missing = point.flows
     for each in range(_PASSES):
         pace = min(traffic.PRIMING_PACE * 4**each, traffic.SLOWEST_PACE)
         plan = traffic.plan(point, generator.ends, opens=opens, pace=pace)
         wanted = programs.packets(sink) + point.flows
-        await client.call(_send, generator, plan, _frame(point, generator), point.flows * pace)
+        await site.lab.client.call(_send, generator, plan, _frame(point, generator), point.flows * pace)
         with trio.move_on_after(_SETTLE_S):
             await until(partial(_has_counted, sink, wanted), what="the last packet")
         missing = wanted - programs.packets(sink)

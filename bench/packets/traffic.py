@@ -15,6 +15,8 @@ FRAME_BYTES = 60
 """Of Ethernet without its checksum: the shortest there is."""
 FIRST_SOURCE_PORT = 2000
 FIRST_PORT = 1000
+FIRST_BLOCKED = IPv4Address("10.0.0.1")
+"""Of what is to be dropped; each further address is one of the next prefix of 24 bits."""
 PRIMING_PACE = 64
 """While flows are opened, one run of the generator in so many sends a packet: none may be lost."""
 SLOWEST_PACE = 1024
@@ -22,7 +24,7 @@ SLOWEST_PACE = 1024
 
 _NUMBERS: dict[Protocol, int] = {"udp": socket.IPPROTO_UDP, "tcp": socket.IPPROTO_TCP}
 _TEMPLATE_BYTES = 56
-_PLAN = struct.Struct(f"={_TEMPLATE_BYTES}s8I")
+_PLAN = struct.Struct(f"={_TEMPLATE_BYTES}s12I")
 _ETHERNET, _IP = 14, 20
 _SYN, _ACK = 0x02, 0x10
 PLAN_BYTES = _PLAN.size
@@ -30,13 +32,19 @@ PLAN_BYTES = _PLAN.size
 
 @attrs.frozen(order=True)
 class Point:
-    """What is under way: ``flows`` are spread over ``services``, each at a port of its own."""
+    """What is under way: ``flows`` are spread over ``services``, each at a port of its own.
+
+    With ``prefixes`` all of it is to be dropped: so many are blocked, and the flows come from all of them.
+    """
 
     protocol: Protocol
     flows: int
     services: int
+    prefixes: int = 0
 
     def __str__(self) -> str:
+        if self.prefixes:
+            return f"{self.protocol.upper()} from {self.prefixes:,} blocked prefix{'es' if self.prefixes > 1 else ''}"
         flows = f"{self.flows:,} flow{'s' if self.flows > 1 else ''}"
         return (
             f"{self.protocol.upper()}, {flows}, {self.services:,} service{'s' if self.services > 1 else ''}"
@@ -45,7 +53,18 @@ class Point:
 
 SHAPES = ((1, 1), (1000, 1), (60_000, 1), (1000, 100), (1000, 1000))
 """Flows and services: the one axis, then the other."""
-POINTS = tuple(Point(protocol, flows, services) for protocol in ("udp", "tcp") for flows, services in SHAPES)
+BLOCKLISTS = (1, 50_000)
+"""Prefixes that are blocked, where all is dropped."""
+POINTS = (
+    *(Point(protocol, flows, services) for protocol in ("udp", "tcp") for flows, services in SHAPES),
+    *(Point("udp", flows=count, services=1, prefixes=count) for count in BLOCKLISTS),
+)
+
+
+def blocked(point: Point) -> list[str]:
+    """Return the prefixes that are to be blocked."""
+    first = int(FIRST_BLOCKED) >> 8
+    return [f"{IPv4Address((first + number) << 8)}/24" for number in range(point.prefixes)]
 
 
 @attrs.frozen(kw_only=True)
@@ -90,7 +109,8 @@ def plan(point: Point, ends: Ends, *, opens: bool = False, pace: int = 1) -> byt
     frame = template(point.protocol, ends, opens=opens)
     header, transport = frame[_ETHERNET : _ETHERNET + _IP], frame[_ETHERNET + _IP :]
     length = int.from_bytes(header[2:4]) - _IP
-    covered = header[12:20] + struct.pack("!2H", header[9], length) + transport[:length]
+    source = FIRST_BLOCKED if point.prefixes else ends.source
+    covered = header[16:20] + struct.pack("!2H", header[9], length) + transport[:length]
     return _PLAN.pack(
         frame[:_TEMPLATE_BYTES],
         checksum(covered),
@@ -101,6 +121,10 @@ def plan(point: Point, ends: Ends, *, opens: bool = False, pace: int = 1) -> byt
         FIRST_PORT,
         ends.interface,
         pace,
+        checksum(header[:10] + header[16:20]),
+        int(source),
+        max(point.prefixes, 1),
+        0,
     )
 
 

@@ -38,14 +38,14 @@ async def take(
         rounds: How many turns each has; one more follows in which programs are timed. One that failed or was refused,
             as on a machine that others use, is tried again, up to twice.
         seconds: How long a turn counts.
-        cpus: The generator's, and the core's.
+        cpus: The generator's, where it has one, and the core's.
         tell: Called with each reading at once.
     """
     readings = []
     for round_ in (*range(1, rounds + 1), PROFILE):
         for point in points:
             for carrier in carriers:
-                if round_ != PROFILE or carrier.is_program:
+                if carrier.takes(point) and (round_ != PROFILE or carrier.is_program):
                     reading = await _turn_that_counts(carrier, point, round_, seconds, cpus)
                     readings.append(reading)
                     tell(reading)

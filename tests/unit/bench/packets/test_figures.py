@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from xml.etree import ElementTree
+
+import attrs
 import pytest
 
 from bench.packets import chart, tables
@@ -149,3 +152,64 @@ def test_a_refused_figure_is_nowhere_in_the_output():
     for shown in (markdown(tables.sheets(made, TITLES)), chart.svg(made, TITLES, "a run")):
         assert "2.22" not in shown
         assert "the core had work only 50% of the time" in shown
+
+
+DROP_TITLES = {"door_xdp": "MarchProxy xdp", "door_tc": "MarchProxy ebpf", "drop": "bare XDP_DROP"}
+BLOCKED, MANY_BLOCKED = Point("udp", 1, 1, prefixes=1), Point("udp", 50_000, 1, prefixes=50_000)
+
+
+def test_a_core_that_the_generator_shares_is_never_out_of_work():
+    shared = attrs.evolve(sample(2.0, demand=0.4, offered=1.7), shares_core=True)
+
+    assert (shared.refusal, shared.packets_s) == (None, 2e6)
+    assert attrs.evolve(shared, received=0).refusal == "nothing came through"
+
+
+@pytest.mark.parametrize(("rate", "shown"), [(9.5, "0.95 reached"), (9.4, "0.94 missed")])
+def test_the_target_by_the_bare_drop(rate, shown):
+    made = figures(
+        [*readings("drop", 10.0, point=BLOCKED), *readings("door_xdp", rate, point=BLOCKED, offered=12)]
+    )
+
+    assert str(ratio(find(made, "door_xdp", BLOCKED), "drop", made)) == shown
+    assert ratio(find(made, "door_xdp", BLOCKED), "nftables", made) is None
+
+
+def test_what_is_dropped_has_a_table_of_its_own_with_what_more_prefixes_cost():
+    offered = {"offered": 20.0}
+    made = figures(
+        [
+            *readings("nftables", 1.0),
+            *readings("door_xdp", 8.0, point=BLOCKED, **offered),
+            *readings("drop", 10.0, point=BLOCKED, **offered),
+            *readings("door_xdp", 4.0, point=MANY_BLOCKED, **offered),
+        ]
+    )
+
+    through, dropped = tables.sheets(made, TITLES | DROP_TITLES)
+
+    assert [row[2] for row in through.rows] == ["nftables"]
+    assert [len(row) for row in dropped.rows] == [len(dropped.head)] * 3
+    assert dropped.rows[0][:5] == ("1", "MarchProxy xdp", "8.00", "8.00 - 8.00", "0.80 missed")
+    assert dropped.rows[2][:2] + dropped.rows[2][7:8] == ("50,000", "MarchProxy xdp", "2.00")
+
+
+def test_the_plot_has_a_scale_for_each_kind():
+    made = figures([*readings("nftables", 1.0), *readings("drop", 40.0, point=BLOCKED, offered=100.0)])
+
+    widths = [
+        element.get("width")
+        for element in ElementTree.fromstring(chart.svg(made, TITLES | DROP_TITLES, "a run")).iter(
+            "{http://www.w3.org/2000/svg}rect"
+        )
+    ][1:]
+
+    assert widths[0] == widths[1]
+
+
+def test_a_carrier_that_failed_at_every_turn_fills_its_row():
+    failed = Reading(round=1, carrier="drop", point=BLOCKED, failure="no")
+    (sheet,) = tables.sheets(figures([failed]), DROP_TITLES)
+
+    assert len(sheet.rows[0]) == len(sheet.head)
+    assert sheet.rows[0][:4] == ("1", "bare XDP_DROP", "failed", "see below")

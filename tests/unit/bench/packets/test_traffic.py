@@ -41,7 +41,7 @@ def _without_checksum(packet):
 
 
 @pytest.mark.parametrize("protocol", ["udp", "tcp"])
-def test_the_plans_sum_and_the_ports_make_the_transport_checksum(protocol):
+def test_the_plans_sum_and_the_source_and_the_ports_make_the_transport_checksum(protocol):
     point = Point(protocol, 1, 1)
     plan = traffic.plan(point, ENDS)
     template, total, at = (
@@ -51,7 +51,7 @@ def test_the_plans_sum_and_the_ports_make_the_transport_checksum(protocol):
     )
     frame = bytearray(template.ljust(60, b"\0"))
     frame[34:38] = (2000).to_bytes(2) + (1000).to_bytes(2)
-    total += 2000 + 1000
+    total += 0xC612 + 0x0002 + 2000 + 1000
     frame[at : at + 2] = (0xFFFF ^ (total % 0xFFFF)).to_bytes(2)
 
     sent = Ether(bytes(frame))
@@ -67,3 +67,10 @@ def test_no_point_has_more_services_than_flows_or_flows_than_ports():
 
 def test_a_point_says_what_it_is():
     assert str(Point("udp", 60_000, 1)) == "UDP, 60,000 flows, 1 service"
+
+
+def test_where_all_is_dropped_a_point_tells_of_its_prefixes_only():
+    point = Point("udp", 3, 1, prefixes=3)
+
+    assert str(point) == "UDP from 3 blocked prefixes"
+    assert traffic.blocked(point) == ["10.0.0.0/24", "10.0.1.0/24", "10.0.2.0/24"]
