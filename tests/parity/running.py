@@ -83,12 +83,16 @@ async def _run_all(
 
 
 async def _perform(stage: Stage) -> str:
+    site = stage.site
     try:
         with trio.fail_after(_LONGEST_S):
-            return await stage.scenario.script(stage)
+            observation = await stage.scenario.script(stage)
+        lost = site.daemon.events("tier.demoted")
+        assert not lost, f"a tier was demoted, so another one was looked at: {lost}"
     except Exception as error:
-        error.add_note(f"{stage.site.tier}, IPv{stage.version}: {stage.scenario.question}")
-        error.add_note("\n".join(await stage.site.drops()))
+        error.add_note(f"{site.tier}, IPv{stage.version}: {stage.scenario.question}")
         raise
+    else:
+        return observation
     finally:
         await stage.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from collections import defaultdict
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from tempfile import TemporaryDirectory
 import attrs
 import httpx
 import trio
+from prometheus_client.metrics_core import Sample
 from prometheus_client.parser import text_string_to_metric_families
 
 from marchproxy_core.testing import until
@@ -29,6 +31,7 @@ TIERS = ("sockets", "ebpf", "xdp")
 NAT_PORTS = range(2000, 10000)
 """Outside of the lab's ``ip_local_port_range``."""
 _CLOSED_PORT = 9
+_METRICS_AGE_S = 0.5
 SECOND_FRONT = {4: "198.18.0.7", 6: "2001:db8:c::7"}
 SETTINGS = {
     "nat_port_range": f"{NAT_PORTS.start}-{NAT_PORTS.stop - 1}",
@@ -51,6 +54,9 @@ class TierSite:
     """Those of the services whose traffic only the tier under test is to carry."""
     daemon: Daemon = attrs.field(init=False)
     keeps: ExitStack = attrs.field(factory=ExitStack)
+    _samples: list[Sample] = attrs.field(factory=list)
+    _read_s: float = -math.inf
+    _reading: trio.Lock = attrs.field(factory=trio.Lock)
 
     def keep(self, sock: trio.socket.SocketType) -> None:
         """Close a socket at the end of the site."""
@@ -74,14 +80,23 @@ class TierSite:
             for service in self.own
         )
 
+    async def samples(self) -> list[Sample]:
+        """Return the daemon's metrics, at most half a second old: a page of so many services is no small work."""
+        async with self._reading:
+            if trio.current_time() - self._read_s > _METRICS_AGE_S:
+                page = (await self.daemon.ask("/metrics")).text
+                self._samples = [
+                    sample for family in text_string_to_metric_families(page) for sample in family.samples
+                ]
+                self._read_s = trio.current_time()
+            return self._samples
+
     async def opened(self) -> dict[str, set[str]]:
         """Return the tiers that took connections or flows, by service."""
-        page = (await self.daemon.ask("/metrics")).text
         found: dict[str, set[str]] = defaultdict(set)
-        for family in text_string_to_metric_families(page):
-            for sample in family.samples:
-                if sample.name == "marchproxy_connections_opened_total" and sample.value:
-                    found[sample.labels["service"]].add(sample.labels["tier"])
+        for sample in await self.samples():
+            if sample.name == "marchproxy_connections_opened_total" and sample.value:
+                found[sample.labels["service"]].add(sample.labels["tier"])
         return found
 
     async def block(self, prefix: str, service: str | None) -> None:
@@ -92,17 +107,15 @@ class TierSite:
             answer = await client.post("http://localhost/admin/door", json=request)
         assert answer.status_code == 200, answer.text
 
-    async def drops(self) -> list[str]:
-        """Return what the daemon counted as dropped so far, for whoever has to find out why."""
-        try:
-            page = (await self.daemon.ask("/metrics")).text
-        except OSError:
-            return []
-        return [
-            line
-            for line in page.splitlines()
-            if line.startswith("marchproxy_drops_total{") and line[-2:] != " 0"
-        ]
+    async def drops(self, service: str) -> set[str]:
+        """Return the reasons for which something of a service was dropped so far."""
+        return {
+            sample.labels["reason"]
+            for sample in await self.samples()
+            if sample.name == "marchproxy_drops_total"
+            and sample.labels["service"] == service
+            and sample.value
+        }
 
     async def carried_elsewhere(self) -> dict[str, set[str]]:
         """Return the services whose traffic another tier took, which was not to."""

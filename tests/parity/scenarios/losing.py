@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import signal
 
+import trio
+
 from marchproxy_core.testing import until
 from tests.parity.ends import PATIENCE_S, fate_of, goes_on
 from tests.parity.scenario import scenario
 
+_PAUSE_S = 0.5
 _ONE = (4,)
 """How a process ends has nothing to do with the version of IP."""
 _DRAINING = "What is there has `DRAIN_TIMEOUT` to end by itself."
@@ -72,13 +75,28 @@ async def daemon_is_killed(stage):
     await site.daemon.exit_status()
     await site.packets.gone(*workers)
     there, new = await fate_of(client, backend), await _newcomer(stage)
-    await site.start()
+    await _start_again(site, client, backend)
     after = await _newcomer(stage)
     if there == "goes on":
         there += f", and under the next daemon {await fate_of(client, backend)}"
     return (
         f"one that is there {there}; {new}, and after the next daemon's start {after.partition('client ')[2]}"
     )
+
+
+async def _start_again(site, client, backend):
+    """Start a daemon; meanwhile the connection is in use, lest it be idle for too long."""
+    is_started = trio.Event()
+
+    async def use():
+        while not is_started.is_set() and await goes_on(client, backend):
+            with trio.move_on_after(_PAUSE_S):
+                await is_started.wait()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(use)
+        await site.start()
+        is_started.set()
 
 
 @scenario("the daemon drains (SIGTERM)", turn=9, versions=_ONE, note=_DRAINING)

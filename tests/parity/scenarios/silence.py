@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 
-from tests.parity.ends import fate, fate_of, goes_on
+from marchproxy_core.testing import until
+from tests.parity.ends import PATIENCE_S, fate, fate_of, goes_on
 from tests.parity.scenario import scenario
 from tests.parity.tier_site import SETTINGS
 
@@ -19,9 +20,11 @@ _IDLE_S = float(SETTINGS["idle_timeout"])
 async def idle(stage):
     client, backend = await stage.pair()
     assert await goes_on(client, backend)
-    await stage.site.daemon.counts_some(
-        "marchproxy_drops_total", service=stage.service.name, reason="idle_timeout"
-    )
+
+    async def is_forgotten():
+        return "idle_timeout" in await stage.site.drops(stage.service.name)
+
+    await until(is_forgotten, deadline_s=PATIENCE_S, what="the connection is given up")
     told = await fate_of(client, backend)
     return f"the client {told}"
 
