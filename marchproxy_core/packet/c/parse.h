@@ -150,10 +150,12 @@ static MP_INLINE enum mp_reason mp_parse_ports(struct mp_frame *frame, struct mp
 static MP_INLINE enum mp_reason mp_parse(struct mp_frame *frame, struct mp_view *view)
 {
     struct mp_ethernet *ethernet = (struct mp_ethernet *)frame->data;
+    /* For the verifier, which walks paths that never are: a difference of pointers is a number, that of one and 0 is not. */
+    view->l3 = view->l4 = frame->data;
     if (!MP_HAS(frame, ethernet, sizeof *ethernet))
         return MP_NOT_IP;
     uint16_t type = ethernet->type;
-    uint8_t *next = 0;
+    uint8_t *next = frame->data;
     view->l3 = frame->data + sizeof *ethernet;
     enum mp_reason reason = MP_NOT_IP;
     if (type == MP_BE16(MP_ETH_IPV4))
