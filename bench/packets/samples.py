@@ -69,8 +69,8 @@ class Sample:
 
     @property
     def loss(self) -> float:
-        """Which share of what was offered did not come through."""
-        return 1 - self.received / self.offered if self.offered else 0.0
+        """Which share of what was offered did not come through; the two are not counted at the very same moment."""
+        return max(1 - self.received / self.offered, 0.0) if self.offered else 0.0
 
     @property
     def refusal(self) -> str | None:
