@@ -37,19 +37,20 @@ class FlowBook:
         """Look at the tables' memory; they stay open for as long as this is used."""
         self._tables = tables
         self._bytes = memoryview(tables.flow_memory)[: tables.flows.max_entries * flow_stride()]
-        self._words = self._bytes.cast("I")
+        self._words, self._halves = self._bytes.cast("I"), self._bytes.cast("H")
         self._ending: list[tuple[int, list[int]]] = [(0, self._left_over())] if self._left_over() else []
         self._sweeps = 0
 
     def close(self) -> None:
         """Let go of the memory."""
         self._words.release()
+        self._halves.release()
         self._bytes.release()
 
     def live(self) -> list[int]:
         """Return the places of all flows."""
-        in_use, ended = self._column("in_use"), self._column("ended")
-        return [at for at, used in enumerate(in_use) if used and not ended[at]]
+        used, ended = self._column("protocol"), self._column("ended")
+        return [at for at, one in enumerate(used) if one and not ended[at]]
 
     def services(self) -> list[int]:
         """Return the number of the service of each place, also of those that are free."""
@@ -57,7 +58,7 @@ class FlowBook:
 
     def backends(self) -> list[int]:
         """Return the backend of each place, also of those that are free."""
-        return self._number("backend_id")
+        return self._halves[layout.FLOW.offset("backend_id") // 2 :: flow_stride() // 2].tolist()
 
     def expired(self, tick: int) -> list[int]:
         """Return the flows whose time is over."""
@@ -118,28 +119,28 @@ class FlowBook:
     def recycle(self) -> None:
         """Free the places of flows that ended long enough ago; call it about once a second."""
         self._sweeps += 1
-        in_use = layout.FLOW.offset("in_use")
+        hooks, protocol = layout.FLOW.offset("hooks"), layout.FLOW.offset("protocol")
         while self._ending and self._sweeps - self._ending[0][0] >= _OLD:
             for place in self._ending.pop(0)[1]:
                 # Who stops between these two loses one place until the tables are made anew; the other way
                 # round two flows would get one place.
-                self._bytes[place * flow_stride() + in_use] = 0
+                self._bytes[place * flow_stride() + hooks] = 0
+                self._bytes[place * flow_stride() + protocol] = 0
                 self._tables.free.push(word(place))
 
     def _left_over(self) -> list[int]:
         """Return the flows that somebody who was stopped had begun to end."""
-        in_use, ended = self._column("in_use"), self._column("ended")
-        left = [at for at, gone in enumerate(ended) if gone and in_use[at]]
+        used, ended = self._column("protocol"), self._column("ended")
+        left = [at for at, gone in enumerate(ended) if gone and used[at]]
         delete_many(self._tables.keys, [key for place in left for key in self._keys(place)])
         return left
 
     def _keys(self, place: int) -> Iterator[bytes]:
         at = place * flow_stride()
         addresses, ports = _ENDS.unpack_from(self._bytes, at)
-        client, listen, source, backend = (addresses[n : n + 16] for n in range(0, 64, 16))
         protocol = bytes((self._bytes[at + layout.FLOW.offset("protocol")], 0, 0, 0))
-        yield client + listen + ports[0:4] + protocol
-        yield backend + source + ports[6:8] + ports[4:6] + protocol
+        yield addresses[:32] + ports[:4] + protocol
+        yield addresses[32:] + ports[4:] + protocol
 
     def _number(self, field: str) -> list[int]:
         return self._words[layout.FLOW.offset(field) // 4 :: _WORDS].tolist()

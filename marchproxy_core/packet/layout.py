@@ -113,6 +113,7 @@ def port_bytes(port: int) -> bytes:
 FLOW_KEY = Struct("mp_flow_key")
 FLOW_REF = Struct("mp_flow_ref")
 FLOW = Struct("mp_flow")
+HINTS = Struct("mp_hints")
 SERVICE_KEY = Struct("mp_service_key")
 SERVICE = Struct("mp_service")
 PICKS = Struct("mp_picks")

@@ -24,6 +24,9 @@ SCHEMA = layout.enumeration("mp_version")["SCHEMA"]
 PICKS_IN_ENTRY = 4
 MOST_SOURCES = 4
 """Source addresses of one backend: as many as the engine tries, MP_TRIES over MP_TRIES_A_SOURCE."""
+HINTS_A_FLOW = 8
+"""Two of its keys want one each; the more there are, the fewer lead elsewhere."""
+_HINTS_IN_ENTRY = 16
 _SAMPLES = 64
 """Dropped packets that are kept as examples until somebody looks."""
 _NUMBERS = layout.enumeration("mp_table")
@@ -76,6 +79,7 @@ def table_specs(settings: Settings) -> tuple[MapSpec, ...]:
         "PACES": _spec(
             "paces", MapType.LRU_HASH, layout.ADDRESS.size, layout.PACE.size, settings.ebpf_maps_size
         ),
+        "HINTS": _spec("hints", array, 4, layout.HINTS.size, -(-flows * HINTS_A_FLOW // _HINTS_IN_ENTRY)),
         "SAMPLES": _spec("samples", MapType.QUEUE, 0, layout.SAMPLE.size, _SAMPLES),
     }
     return tuple(specs[name] for name in sorted(specs, key=lambda name: _NUMBERS[name]))
@@ -112,6 +116,7 @@ class Tables:
         self.backends, self.sources = by_name["backends"], by_name["sources"]
         self.loads, self.counters, self.settings = by_name["loads"], by_name["counters"], by_name["settings"]
         self.prefixes, self.paces, self.samples = by_name["prefixes"], by_name["paces"], by_name["samples"]
+        self.hints = by_name["hints"]
         self.flow_memory: mmap = self.flows.mmap()
         self.load_memory: mmap = self.loads.mmap()
 
@@ -157,6 +162,7 @@ class Tables:
                 seed=int.from_bytes(os.urandom(4)) | 1,
                 error_interval=10_000_000,
                 sample_interval=100_000_000,
+                hints=self.hints.max_entries * _HINTS_IN_ENTRY,
             ),
         )
 

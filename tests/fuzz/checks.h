@@ -72,7 +72,7 @@ static const char *check_tables(struct mp_plain *plain, uint32_t flows)
     uint32_t used = 0;
     for (uint32_t place = 0; place < flows; place++) {
         const struct mp_flow *flow = mp_plain_find(plain, MP_FLOWS, &place);
-        used += flow->in_use;
+        used += flow->protocol != 0;
     }
     if (used + mp_plain_count(plain, MP_FREE) != flows)
         return "a place for a flow is lost, or given twice";

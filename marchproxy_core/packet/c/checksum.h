@@ -6,6 +6,10 @@
 /* Keeps the compiler from what it knows of a number: it would count a loop's turns in a way that the verifier cannot. */
 #define MP_OPAQUE(number) asm volatile("" : "+r"(number))
 
+/* What is written or read before it stays before it. On x86, which keeps the order of stores and that of loads, that is all
+ * that other CPUs need; elsewhere they may see it otherwise. */
+#define MP_IN_ORDER() asm volatile("" ::: "memory")
+
 /* Without a comparison, which would be a branch in BPF, and two paths for the verifier. */
 static MP_INLINE uint32_t mp_sum(uint32_t a, uint32_t b)
 {

@@ -41,7 +41,7 @@ static MP_INLINE enum mp_verdict mp_verdict_of(enum mp_reason reason, int has_fl
 /* Whether the flow is alive and this hook may forward it. */
 static MP_INLINE enum mp_reason mp_is_ours(const struct mp_flow *flow)
 {
-    if (flow->ended || !flow->in_use)
+    if (flow->ended || !flow->protocol)
         return MP_NO_FLOW;
     if (!(flow->hooks & (1 << MP_HOOK)))
         return MP_OTHER_TIER;
@@ -73,21 +73,21 @@ static MP_INLINE enum mp_reason mp_find_way(struct mp_frame *frame, const struct
     if (reason != MP_FORWARDED)
         return reason;
     known->interface = 0;
-    if (hop->resolved) {
+    if (hop->resolved && hop->interface <= 0xffff) {
         known->stamp = stamp;
         known->mtu = hop->mtu > 0xffff ? 0xffff : (uint16_t)hop->mtu;
         __builtin_memcpy(known->source, hop->source, sizeof hop->source);
         __builtin_memcpy(known->destination, hop->destination, sizeof hop->destination);
-        known->interface = hop->interface;
+        known->interface = (uint16_t)hop->interface;
     }
     return mp_fits(frame, view, hop->mtu);
 }
 
 /* Whether this hook may forward a packet of the flow that a key led to, and where to. */
-static MP_INLINE enum mp_reason mp_find_hop(struct mp_frame *frame, const struct mp_view *view, const struct mp_flow_ref *ref,
-                                            const struct mp_settings *settings, uint64_t now, struct mp_decision *decision)
+static MP_INLINE enum mp_reason mp_find_hop(struct mp_frame *frame, const struct mp_view *view, struct mp_flow *flow,
+                                            uint32_t side, const struct mp_settings *settings, uint64_t now,
+                                            struct mp_decision *decision)
 {
-    struct mp_flow *flow = mp_flow_at(ref->flow);
     struct mp_ends ends;
     if (!flow)
         return MP_FAULT;
@@ -96,12 +96,12 @@ static MP_INLINE enum mp_reason mp_find_hop(struct mp_frame *frame, const struct
     if (reason != MP_FORWARDED)
         return reason;
     decision->has_flow = 1;
-    if (ref->side == MP_FROM_CLIENT) {
+    if (side == MP_FROM_CLIENT) {
         reason = mp_screen_client(view, settings, flow->service, 0, now);
         if (reason != MP_FORWARDED)
             return reason;
     }
-    decision->side = ref->side & 1;
+    decision->side = side;
     decision->flow = flow;
     if (!mp_may_live_on(frame, view))
         return MP_TTL_EXPIRED;
@@ -178,15 +178,16 @@ static MP_INLINE enum mp_reason mp_decide_packet(struct mp_frame *frame, const s
 {
     uint64_t now = mp_now();
     enum mp_reason reason;
-    const struct mp_flow_ref *ref = mp_find_key(&view->key);
-    if (ref) {
-        reason = mp_find_hop(frame, view, ref, settings, now, decision);
-        if (reason == MP_NO_FLOW && ref->side == MP_FROM_CLIENT && mp_may_begin(view))
+    struct mp_flow *flow = 0;
+    uint32_t side = 0;
+    if (mp_find_flow(&view->key, settings, &flow, &side)) {
+        reason = mp_find_hop(frame, view, flow, side, settings, now, decision);
+        if (reason == MP_NO_FLOW && side == MP_FROM_CLIENT && mp_may_begin(view))
             reason = MP_FLOW_ENDING; /* its key goes any moment; the client asks again */
     } else {
         reason = mp_begin(frame, view, settings, now, decision);
     }
-    struct mp_flow *flow = decision->flow;
+    flow = decision->flow;
     if (reason != MP_FORWARDED || !flow)
         return reason;
     if (mp_follow(flow, decision->side, view, settings, now) && !decision->opened)
@@ -204,7 +205,7 @@ static MP_INLINE enum mp_reason mp_decide_error(struct mp_frame *frame, const st
     if (!mp_read_quote(frame, view, quote))
         return MP_NOT_OURS;
     const struct mp_flow_ref *ref = mp_find_key(&quote->answer);
-    return ref ? mp_find_hop(frame, view, ref, settings, mp_now(), decision) : MP_NOT_OURS;
+    return ref ? mp_find_hop(frame, view, mp_flow_at(ref->flow), ref->side & 1, settings, mp_now(), decision) : MP_NOT_OURS;
 }
 
 static MP_INLINE int mp_has_ports(const struct mp_view *view)

@@ -4,7 +4,7 @@
  * Whoever includes this is a *hook* (xdp.c, tc.c, plain.c). It defines
  *   - before wire.h: MP_INLINE, MP_HOOK (one of enum mp_hook), struct mp_frame with data and end (of what is linear) and
  *     length (of all of it), mp_now (ns of the monotonic clock), mp_random, and the tables: mp_find_key, mp_add_key,
- *     mp_remove_key, mp_flow_at, mp_take_flow, mp_return_flow, mp_find_service, mp_picks_at, mp_backend_at, mp_source_at,
+ *     mp_remove_key, mp_flow_at, mp_hints_at, mp_take_flow, mp_return_flow, mp_find_service, mp_picks_at, mp_backend_at, mp_source_at,
  *     mp_load_at, mp_settings_now, mp_atomic_add, mp_counters_of, mp_find_prefix,
  *     mp_find_pace, mp_add_pace, mp_tell;
  *   - after wire.h, checksum.h, parse.h, transport.h: mp_route, mp_fits, mp_can_answer, mp_note_checksum, mp_renew_checksum, and for

@@ -14,6 +14,56 @@ static MP_INLINE uint32_t mp_tick(uint64_t now)
     return (uint32_t)(now >> 30);
 }
 
+/* Two words at once. */
+typedef uint64_t __attribute__((may_alias)) mp_pair;
+
+/* Where the hint of a key is; 0 where there are none. */
+static MP_INLINE uint32_t *mp_hint_of(const struct mp_flow_key *key, const struct mp_settings *settings)
+{
+    const mp_pair *pair = (const mp_pair *)key;
+    uint64_t mixed = pair[0] * 0x9e3779b97f4a7c15ULL + pair[1] * 0xff51afd7ed558ccdULL + pair[2] * 0xc4ceb9fe1a85ec53ULL +
+                     pair[3] * 0xbf58476d1ce4e5b9ULL + pair[4] * 0x94d049bb133111ebULL;
+    mixed = (mixed ^ mixed >> 32) * 0x9e3779b97f4a7c15ULL;
+    uint32_t place = (uint32_t)((mixed >> 32) * settings->hints >> 32);
+    struct mp_hints *hints = mp_hints_at(place / 16);
+    return hints ? &hints->hint[place % 16] : 0;
+}
+
+/* Whether the flow is open and has this key on that side. The hooks are read first: they are there only while all else is. */
+static MP_INLINE int mp_has_key(const struct mp_flow *flow, uint32_t side, const struct mp_flow_key *key)
+{
+    const mp_pair *ends = (const mp_pair *)flow + 4 * side, *wanted = (const mp_pair *)key;
+    uint32_t open = flow->hooks;
+    MP_IN_ORDER();
+    uint64_t other = (ends[0] ^ wanted[0]) | (ends[1] ^ wanted[1]) | (ends[2] ^ wanted[2]) | (ends[3] ^ wanted[3]);
+    uint64_t ports = ((const uint32_t __attribute__((may_alias)) *)&flow->client_port)[side];
+    other |= (ports | (uint64_t)flow->protocol << 32) ^ wanted[4];
+    return open && !flow->ended && !other;
+}
+
+/* The flow that a key leads to, if it is there: 0 when the key is not. A hint spares the table of keys, which is three places
+ * in memory, one after the other, where this is one. */
+static MP_INLINE int mp_find_flow(const struct mp_flow_key *key, const struct mp_settings *settings, struct mp_flow **flow,
+                                  uint32_t *side)
+{
+    uint32_t *hint = mp_hint_of(key, settings);
+    if (hint) {
+        uint32_t guess = *hint;
+        *flow = mp_flow_at(guess / 2);
+        *side = guess & 1;
+        if (*flow && mp_has_key(*flow, *side, key))
+            return 1;
+    }
+    const struct mp_flow_ref *ref = mp_find_key(key);
+    if (!ref)
+        return 0;
+    *flow = mp_flow_at(ref->flow);
+    *side = ref->side & 1;
+    if (hint)
+        *hint = ref->flow * 2 + *side;
+    return 1;
+}
+
 /* The slot of a client in its service's table of picks; by address as marchproxy_core/backends/maglev.py has it,
  * so that a client keeps its backend when its service changes tiers. */
 static MP_INLINE uint32_t mp_slot(const struct mp_view *view, const struct mp_service *service, uint32_t seed)
@@ -105,11 +155,8 @@ static MP_INLINE void mp_note_sums(struct mp_flow *flow)
     uint32_t ports = 0;
     ports = mp_changed16(ports, flow->client_port, flow->source_port);
     ports = mp_changed16(ports, flow->listen_port, flow->backend_port);
-    flow->address_sum[MP_FROM_CLIENT] = mp_fold(to_backend);
-    flow->port_sum[MP_FROM_CLIENT] = mp_fold(ports);
-    /* What leads back is the complement. */
-    flow->address_sum[MP_FROM_BACKEND] = (uint16_t)~mp_fold(to_backend);
-    flow->port_sum[MP_FROM_BACKEND] = (uint16_t)~mp_fold(ports);
+    flow->address_sum = mp_fold(to_backend);
+    flow->port_sum = mp_fold(ports);
 }
 
 static MP_INLINE void mp_remove_reply_key(const struct mp_flow *flow)
@@ -140,27 +187,27 @@ static MP_INLINE enum mp_reason mp_open(const struct mp_view *view, const struct
     flow->listen_port = view->key.destination_port;
     flow->backend_port = backend->port;
     flow->service = service->number;
-    flow->backend_id = backend_id;
-    flow->protocol = view->protocol;
-    flow->hooks = service->hooks;
+    flow->backend_id = (uint16_t)backend_id;
+    flow->protocol = (uint8_t)view->protocol;
     flow->ended = 0;
     flow->counted = 0;
     flow->expires = mp_tick(now) + settings->opening_ticks;
     flow->seen[MP_FROM_CLIENT] = flow->seen[MP_FROM_BACKEND] = 0;
     flow->hop[MP_FROM_CLIENT].interface = flow->hop[MP_FROM_BACKEND].interface = 0;
-    flow->in_use = 1;
     enum mp_reason reason = mp_reserve(flow, backend, settings, &ref);
     if (reason == MP_FORWARDED) {
         mp_note_sums(flow);
         ref.side = MP_FROM_CLIENT;
         if (mp_add_key(&view->key, &ref) == 0) {
+            MP_IN_ORDER();
+            flow->hooks = service->hooks;
             *opened = flow;
             return MP_FORWARDED;
         }
         mp_remove_reply_key(flow);
         reason = MP_FLOW_ENDING;
     }
-    flow->in_use = 0;
+    flow->protocol = 0;
     mp_return_flow(ref.flow);
     return reason;
 }

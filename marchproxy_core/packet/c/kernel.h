@@ -41,6 +41,11 @@ static MP_INLINE struct mp_flow *mp_flow_at(uint32_t place)
     return mp_lookup(BPF_MAP(MP_FLOWS), &place);
 }
 
+static MP_INLINE struct mp_hints *mp_hints_at(uint32_t place)
+{
+    return mp_lookup(BPF_MAP(MP_HINTS), &place);
+}
+
 static MP_INLINE int mp_take_flow(uint32_t *place)
 {
     return mp_pop(BPF_MAP(MP_FREE), place) != 0;

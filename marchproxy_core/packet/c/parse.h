@@ -13,7 +13,7 @@
 
 /* What the parser found; pointers are into the frame, and good until the hook moves it. */
 struct mp_view {
-    struct mp_flow_key key;
+    struct mp_flow_key key __attribute__((aligned(8))); /* it is read in pairs of words */
     uint8_t *l3;
     uint8_t *l4;
     uint32_t bytes; /* of the IP packet */

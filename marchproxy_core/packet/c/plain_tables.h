@@ -20,6 +20,7 @@ struct mp_plain {
     uint32_t prefixes_count, samples_count;
     struct mp_sample sample; /* the last one */
     struct mp_flow *flow;
+    struct mp_hints hints;
     uint32_t *free_places;
     struct mp_picks *picks; /* tables of MP_PLAIN_PICKS, two for each service */
     struct mp_backend *backend;
@@ -130,6 +131,11 @@ static void mp_remove_key(const struct mp_flow_key *key)
 static struct mp_flow *mp_flow_at(uint32_t place)
 {
     return place < world->flows ? &world->flow[place] : 0;
+}
+
+static struct mp_hints *mp_hints_at(uint32_t place)
+{
+    return place == 0 ? &world->hints : 0;
 }
 
 static int mp_take_flow(uint32_t *place)

@@ -72,8 +72,10 @@ static MP_INLINE void mp_rewrite(struct mp_frame *frame, const struct mp_view *v
     if (!MP_HAS_STILL(frame, ports))
         return;
     mp_note_checksum(frame, view);
-    mp_rewrite_header(frame, view, &ends, flow->address_sum[side]);
+    /* What leads back is the complement. */
+    uint16_t back = (uint16_t)-side, addresses = flow->address_sum ^ back, port_sum = flow->port_sum ^ back;
+    mp_rewrite_header(frame, view, &ends, addresses);
     ports->source = ends.source_port;
     ports->destination = ends.destination_port;
-    mp_renew_checksum(frame, view, flow->address_sum[side], flow->port_sum[side]); /* may move the frame: last */
+    mp_renew_checksum(frame, view, addresses, port_sum); /* may move the frame: last */
 }

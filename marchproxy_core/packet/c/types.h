@@ -6,7 +6,7 @@
  * schema are never opened by a program of another. */
 
 enum mp_version {
-    MP_SCHEMA = 1
+    MP_SCHEMA = 2
 };
 
 /* An IPv6 address, or an IPv4 address as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2). */
@@ -41,6 +41,7 @@ enum mp_table {
     MP_PREFIXES,  /* mp_prefix_key to mp_prefix, by the longest that fits */
     MP_PACES,     /* a client's address to mp_pace; the ones used least go when it is full */
     MP_SAMPLES,   /* queue of mp_sample */
+    MP_HINTS,     /* array of mp_hints */
     MP_TABLES
 };
 
@@ -108,39 +109,43 @@ enum mp_seen {
     MP_SEEN_ACK = 8 /* of a TCP client: that he hears the backend, so his address is his own */
 };
 
+/* Guesses at where a key leads, by what the key is hashed to: twice the flow's place, plus the side. The flow itself says
+ * whether one is right, so any may be wrong, and none is ever taken back. */
+struct mp_hints {
+    uint32_t hint[16];
+};
+
 /* A next hop as the kernel last told it. */
 struct mp_known_hop {
-    uint32_t interface;  /* 0: none */
+    uint16_t interface;  /* 0: none; one with a higher number is asked for each time */
     uint16_t stamp;      /* tick and generation when it was told: with either the kernel is asked anew */
     uint16_t mtu;
     uint8_t source[6];
     uint8_t destination[6];
 };
 
-/* One flow: the only value, for both of its keys. */
+/* One flow: the only value, for both of its keys. Two cache lines: who speaks to whom, which a key is compared with, and all
+ * the rest. Client and listen are the ends of a packet from the client as it arrives, backend and source those of an answer. */
 struct mp_flow {
     struct mp_address client;
     struct mp_address listen;
-    struct mp_address source;
     struct mp_address backend;
+    struct mp_address source;
     uint16_t client_port;
     uint16_t listen_port;
-    uint16_t source_port;
     uint16_t backend_port;
-    uint32_t service;       /* its number */
-    uint32_t backend_id;
+    uint16_t source_port;
     uint32_t expires;       /* tick after which user space ends it; see mp_settings */
-    uint8_t protocol;
-    uint8_t in_use;         /* written by the engine when it takes the place, cleared by user space */
-    uint8_t hooks;          /* those that may forward it */
-    uint8_t ended;          /* written by user space: its keys are going, and the engine takes it for no flow */
-    uint16_t address_sum[2]; /* by side: what the new addresses add to a checksum, RFC 1624 */
-    uint16_t port_sum[2];
-    uint8_t counted;        /* written by user space, but for 0 at the opening: it has counted the flow's end */
+    uint32_t service;       /* its number */
+    uint16_t address_sum;   /* what the new addresses of a client's packet add to a checksum, RFC 1624; back it is ~ that */
+    uint16_t port_sum;
+    uint16_t backend_id;
     uint8_t seen[2];        /* by side */
-    uint8_t spare[29];
+    uint8_t hooks;          /* those that may forward it; 0 until all of it is written and its keys are there */
+    uint8_t ended;          /* written by user space: its keys are going, and the engine takes it for no flow */
+    uint8_t protocol;       /* 0: the place is free. Written by the engine when it takes it, cleared by user space */
+    uint8_t counted;        /* written by user space, but for 0 at the opening: it has counted the flow's end */
     struct mp_known_hop hop[2]; /* by side of the packet that goes there */
-    uint8_t more_spare[24];
 };
 
 struct mp_service_key {
@@ -250,7 +255,7 @@ struct mp_settings {
     uint32_t closing_ticks;     /* both sides have sent FIN, or one RST */
     uint32_t live_hooks;        /* hooks with a program that is attached */
     uint32_t generation;        /* of the network: another one when something changed */
-    uint32_t unused;
+    uint32_t hints;             /* how many there are */
     uint64_t max_active;        /* over all services, as in mp_service */
     uint64_t interval;
     uint64_t burst;

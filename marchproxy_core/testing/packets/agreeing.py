@@ -20,7 +20,7 @@ GROUPS = (
     (Build.PLAIN_PARTIAL, Build.XDP_PARTIAL, Build.XDP_PIECES),
 )
 """Builds that must agree about every frame."""
-_OF_ITS_OWN = frozenset({"expires", "hop", "spare", "more_spare"})
+_OF_ITS_OWN = frozenset({"expires", "hop"})
 """Fields of a flow that depend on the clock, or on the kernel's routes."""
 _HEADERS_BYTES = 200
 """More than all headers that the engine reads, a quoted packet's among them."""

@@ -98,12 +98,12 @@ def flows_in_use(engine: Engine, places: int) -> Mapping[int, FlowFields]:
     for place in range(places):
         raw = engine.find("FLOWS", word(place))
         assert raw is not None  # an array has every place
-        if raw[_IN_USE]:
+        if raw[_PROTOCOL]:
             found[place] = layout.FLOW.unpack(raw)
     return found
 
 
-_IN_USE = layout.FLOW.offset("in_use")
+_PROTOCOL = layout.FLOW.offset("protocol")
 _COUNTERS = layout.COUNTERS.size
 _COUNTED = struct.Struct("<5Q")
 """How ``struct mp_counters`` begins: packets and bytes by side, and flows that were opened."""

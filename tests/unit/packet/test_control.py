@@ -112,7 +112,6 @@ def open_flow(tables, number, *, client_port=5000, expires=1 << 30, backend=0):
         backend_id=backend,
         expires=expires,
         protocol=6,
-        in_use=1,
         hooks=Hook.TC.bit,
     )
     tables.flow_memory[place * flow_stride() : place * flow_stride() + len(flow)] = flow
