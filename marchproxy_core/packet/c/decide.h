@@ -202,9 +202,10 @@ static MP_INLINE enum mp_reason mp_decide_error(struct mp_frame *frame, const st
     struct mp_icmp *icmp = (struct mp_icmp *)view->l4;
     if (!mp_in_packet(frame, view, view->l4, sizeof *icmp) || !mp_is_error(view, icmp->type))
         return MP_NOT_OURS; /* an echo, for instance, which this host answers by itself */
-    if (!mp_read_quote(frame, view, quote))
+    struct mp_flow_key answer __attribute__((aligned(8)));
+    if (!mp_read_quote(frame, view, quote, &answer))
         return MP_NOT_OURS;
-    const struct mp_flow_ref *ref = mp_find_key(&quote->answer);
+    const struct mp_flow_ref *ref = mp_find_key(&answer);
     return ref ? mp_find_hop(frame, view, mp_flow_at(ref->flow), ref->side & 1, settings, mp_now(), decision) : MP_NOT_OURS;
 }
 

@@ -14,9 +14,6 @@ static MP_INLINE uint32_t mp_tick(uint64_t now)
     return (uint32_t)(now >> 30);
 }
 
-/* Two words at once. */
-typedef uint64_t __attribute__((may_alias)) mp_pair;
-
 /* Where the hint of a key is; 0 where there are none. */
 static MP_INLINE uint32_t *mp_hint_of(const struct mp_flow_key *key, const struct mp_settings *settings)
 {

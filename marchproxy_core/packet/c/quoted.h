@@ -9,7 +9,6 @@ enum { MP_QUOTED = 8 }; /* bytes of its transport header that a quote has at lea
 
 /* The quoted packet: pointers into the frame. */
 struct mp_quote {
-    struct mp_flow_key answer; /* the key of a packet that answers the quoted one */
     uint8_t *l3;
     uint8_t *l4;
     uint8_t protocol;
@@ -22,7 +21,9 @@ static MP_INLINE int mp_is_error(const struct mp_view *view, uint8_t type)
     return type >= 1 && type <= 4; /* RFC 4443, 2.1; others are reserved */
 }
 
-static MP_INLINE int mp_read_quote(struct mp_frame *frame, const struct mp_view *view, struct mp_quote *quote)
+/* Also writes the key of a packet that answers the quoted one. */
+static MP_INLINE int mp_read_quote(struct mp_frame *frame, const struct mp_view *view, struct mp_quote *quote,
+                                   struct mp_flow_key *answer)
 {
     uint8_t *at = view->l4 + sizeof(struct mp_icmp);
     quote->l3 = at;
@@ -33,16 +34,14 @@ static MP_INLINE int mp_read_quote(struct mp_frame *frame, const struct mp_view 
         uint32_t header = (ip->version_ihl & 15) * 4;
         if (ip->version_ihl >> 4 != 4 || header < sizeof *ip || ip->fragment & MP_BE16(0x1fff))
             return 0;
-        mp_map_address(&quote->answer.source, ip->destination);
-        mp_map_address(&quote->answer.destination, ip->source);
+        mp_write_ipv4_addresses(answer, ip->destination, ip->source);
         quote->protocol = ip->protocol;
         at += header;
     } else {
         struct mp_ipv6 *ip = (struct mp_ipv6 *)at;
         if (!mp_in_packet(frame, view, at, sizeof *ip))
             return 0;
-        mp_copy_address(&quote->answer.source, ip->destination);
-        mp_copy_address(&quote->answer.destination, ip->source);
+        mp_write_addresses(answer, ip->destination, ip->source);
         quote->protocol = ip->next_header; /* ours have no extension headers but those the sender put in */
         at += sizeof *ip;
     }
@@ -50,9 +49,7 @@ static MP_INLINE int mp_read_quote(struct mp_frame *frame, const struct mp_view 
     if ((quote->protocol != MP_TCP && quote->protocol != MP_UDP) || !mp_in_packet(frame, view, at, MP_QUOTED))
         return 0;
     quote->l4 = at;
-    quote->answer.protocol = quote->protocol;
-    quote->answer.source_port = ports->destination;
-    quote->answer.destination_port = ports->source;
+    mp_write_ports(answer, ports->destination, ports->source, quote->protocol);
     return 1;
 }
 

@@ -18,8 +18,8 @@ static MP_INLINE enum mp_reason mp_ask_kernel(void *context, const struct mp_vie
         question.ipv4_dst = destination->word[3];
     } else {
         question.family = MP_AF_INET6;
-        mp_copy_address((struct mp_address *)question.ipv6_src, source->word);
-        mp_copy_address((struct mp_address *)question.ipv6_dst, destination->word);
+        *(struct mp_address *)question.ipv6_src = *source;
+        *(struct mp_address *)question.ipv6_dst = *destination;
     }
     long answer = bpf_fib_lookup(context, &question, sizeof question, 0);
     hop->interface = question.ifindex;
