@@ -87,10 +87,10 @@ async def _perform(stage: Stage) -> str:
     try:
         with trio.fail_after(_LONGEST_S):
             observation = await stage.scenario.script(stage)
-        lost = site.daemon.events("tier.demoted")
-        assert not lost, f"a tier was demoted, so another one was looked at: {lost}"
+        assert not site.lost(), "another tier was looked at"
     except Exception as error:
         error.add_note(f"{site.tier}, IPv{stage.version}: {stage.scenario.question}")
+        error.add_note("\n".join(site.lost()))
         raise
     else:
         return observation

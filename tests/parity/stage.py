@@ -93,7 +93,8 @@ class Stage:
         except trio.TooSlowError:
             return "hears nothing"
         try:
-            with trio.move_on_after(SILENCE_S):
+            # CONNECT_TIMEOUT may be part of it.
+            with trio.move_on_after(3 * SILENCE_S):
                 return "is served" if await stream.receive_some(1) else "connects, and is closed"
         except RESET:
             return "connects, and is reset"

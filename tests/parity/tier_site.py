@@ -117,6 +117,12 @@ class TierSite:
             and sample.value
         }
 
+    def lost(self) -> list[str]:
+        """Say which tiers this daemon lost so far, and why."""
+        return [
+            f"{event['tier']} was demoted: {event['reason']}" for event in self.daemon.events("tier.demoted")
+        ]
+
     async def carried_elsewhere(self) -> dict[str, set[str]]:
         """Return the services whose traffic another tier took, which was not to."""
         found = await self.opened()
