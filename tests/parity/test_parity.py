@@ -29,6 +29,11 @@ def test_every_tier_shows_the_same(rows, question):
     assert len(set(row.seen.values())) == 1, row.seen
 
 
+def test_ebpf_and_xdp_are_one_engine(rows):
+    ours = [row for row in rows if not row.scenario.carried_below]
+    assert [row.seen for row in ours if row.seen["ebpf"] != row.seen["xdp"]] == []
+
+
 def test_the_document_is_what_the_run_saw(rows):
     assert DOCUMENT.read_text(encoding="utf-8") == document(rows), (
         f"if that is how it is to be, run: {COMMAND}"
