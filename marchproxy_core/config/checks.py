@@ -29,8 +29,9 @@ def check_settings(settings: Settings, origins: Mapping[str, Origin], problems: 
         got = f"{settings.af_xdp_batch_size} with AF_XDP_QUEUE_SIZE {settings.af_xdp_queue_size}"
         variable = "AF_XDP_BATCH_SIZE" if "AF_XDP_BATCH_SIZE" in origins else "AF_XDP_QUEUE_SIZE"
         wrong(variable, got, "a batch not above the queue")
+    blocked = frozenset(settings.door_block)
     for prefix in settings.door_allow:
-        if prefix in settings.door_block:
+        if prefix in blocked:
             wrong("DOOR_ALLOW", f"{prefix} as in DOOR_BLOCK", "each prefix in one of the two")
     listen = settings.admin_listen
     if isinstance(listen, UnixAddress) or listen.ip.is_loopback or settings.admin_token is not None:

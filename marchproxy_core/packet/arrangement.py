@@ -129,7 +129,7 @@ def arrange(
                 left_out.append(found)
                 continue
             reasons = {
-                hook: _unfit(assignment, fitness.get(hook, Fitness()), network) for hook in hooks[name]
+                hook: _unfit(found, assignment, fitness.get(hook, Fitness()), network) for hook in hooks[name]
             }
             left_out += [
                 LeftOut(service=name, version=version, reason=reason, hook=hook)
@@ -142,16 +142,21 @@ def arrange(
     return Arrangement(halves=tuple(halves), left_out=tuple(left_out), fitness=fitness)
 
 
-def _unfit(assignment: Assignment, fitness: Fitness, network: NetworkFacts) -> str:
-    """Why a hook cannot take the service. Answers must meet its program, else the stack resets their flows.
+def _unfit(found: Half, assignment: Assignment, fitness: Fitness, network: NetworkFacts) -> str:
+    """Why a hook cannot take the service.
 
-    Clients that come in by an interface without it are no obstacle: their first packet does not meet it either.
+    Answers of backends must meet its program, else the stack resets their flows. Clients that come in by an interface
+    without it are no obstacle, since their first packet does not meet it either, unless all of them do.
     """
     for view in assignment.backends:
         ip = view.backend.endpoint.ip
         way = network.ways.get(ip)
-        if way is not None and (reason := fitness.obstacle(way.interface, assignment.service)):
+        if way is not None and (reason := fitness.obstacle(way.interface, found.service)):
             return f"backend {view.backend.endpoint} is behind {network.names.get(way.interface)}: {reason}"
+    fronts = {network.addresses[ip] for ip, _, _ in found.keys if ip in network.addresses}
+    reasons = {network.names.get(front): fitness.obstacle(front, found.service) for front in sorted(fronts)}
+    if reasons and all(reasons.values()):
+        return "; ".join(f"its clients come in by {name}: {reason}" for name, reason in reasons.items())
     return ""
 
 

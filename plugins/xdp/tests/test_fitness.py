@@ -15,7 +15,7 @@ from marchproxy_core.services import Backend, Endpoint, Service
 
 FRONT, BACK, SIDE = 2, 3, 4
 NETWORK = NetworkFacts(
-    addresses={ipaddress.ip_address("192.0.2.1"): FRONT},
+    addresses={ipaddress.ip_address("192.0.2.1"): FRONT, ipaddress.ip_address("203.0.113.9"): SIDE},
     ways={
         ipaddress.ip_address("198.51.100.1"): Way(
             interface=BACK, source=ipaddress.ip_address("198.51.100.9")
@@ -59,10 +59,19 @@ def test_the_program_is_on_no_interface_that_is_not_fit():
     assert found.interfaces(Hook.TC) == {FRONT, BACK, SIDE}
 
 
-def test_clients_may_come_in_by_an_interface_without_the_program():
-    found = arranged(Fitness(refused={FRONT: NOT_SIDE}), BACK_ONLY)
+def test_clients_may_come_in_by_an_interface_without_the_program_if_some_come_in_by_another():
+    listen = (*BACK_ONLY.service.listen, Endpoint.parse("203.0.113.9:80"))
+    two_ways_in = attrs.evolve(BACK_ONLY, service=attrs.evolve(BACK_ONLY.service, listen=listen))
+    found = arranged(Fitness(refused={FRONT: NOT_SIDE}), two_ways_in)
     assert found.halves[0].hooks == Hook.XDP.bit | Hook.TC.bit
-    assert found.interfaces(Hook.XDP) == {BACK}
+    assert found.interfaces(Hook.XDP) == {BACK, SIDE}
+
+    found = arranged(Fitness(refused={FRONT: NOT_SIDE, SIDE: NOT_SIDE}), two_ways_in)
+    assert found.halves[0].hooks == Hook.TC.bit
+    assert found.interfaces(Hook.XDP) == frozenset()
+    (left,) = found.left_out
+    assert left.hook is Hook.XDP
+    assert left.reason == f"its clients come in by front: {NOT_SIDE}; its clients come in by side: {NOT_SIDE}"
 
 
 def test_where_a_lower_tier_does_better_only_pinned_services_are_taken():
