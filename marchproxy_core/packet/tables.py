@@ -24,8 +24,8 @@ SCHEMA = layout.enumeration("mp_version")["SCHEMA"]
 PICKS_IN_ENTRY = 4
 MOST_SOURCES = 4
 """Source addresses of one backend: as many as the engine tries, MP_TRIES over MP_TRIES_A_SOURCE."""
-HINTS_A_FLOW = 8
-"""Two of its keys want one each; the more there are, the fewer lead elsewhere."""
+HINTS_A_FLOW = 16
+"""Two of its keys want one each: a full table has an eighth of them in each other's way. Bytes: 4 each."""
 _HINTS_IN_ENTRY = 16
 _SAMPLES = 64
 """Dropped packets that are kept as examples until somebody looks."""
