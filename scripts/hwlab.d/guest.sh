@@ -21,7 +21,7 @@ echo /run/hwlab-bin/modprobe >/proc/sys/kernel/modprobe
 mkdir -p "/lib/modules/$(uname -r)"
 mount --bind "$modules/$(uname -r)" "/lib/modules/$(uname -r)"
 # In this order, so that eth0 and eth1 are igb's, eth2 and eth3 virtio's.
-/run/hwlab-bin/modprobe -a igb virtio_net igbvf vfio-pci vfio_iommu_type1
+/run/hwlab-bin/modprobe -a virtio_console igb virtio_net igbvf vfio-pci vfio_iommu_type1
 
 echo 256 >/proc/sys/vm/nr_hugepages
 ip link set lo up

@@ -5,10 +5,10 @@ export PATH=/bin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
-modprobe -a 9pnet_virtio 9p overlay
+modprobe -a virtio_pci 9pnet_virtio 9p overlay
 nine=trans=virtio,version=9p2000.L,msize=512000
 # Without extended attributes, since the layer above asks for some of each file.
-mount -t 9p -o "$nine,ro,noxattr,cache=loose" root /lower
+mount -t 9p -o "$nine,ro,noxattr,cache=loose" root /lower || mount -t 9p -o "$nine,ro,cache=loose" root /lower # before 6.4
 mount -t tmpfs scratch /rw
 mkdir /rw/upper /rw/work
 mount -t overlay -o lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work root /new

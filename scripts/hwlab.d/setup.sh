@@ -1,20 +1,27 @@
 #!/usr/bin/env bash
-# setup.sh CACHE: fetches QEMU, a kernel and busybox from Debian 13 into CACHE and builds the initrd. No package of this
-# machine changes, and no step needs root. scripts/hwlab calls it, under an exclusive lock.
+# setup.sh CACHE: fetches QEMU and busybox from Debian 13, and a kernel, into CACHE and builds the initrd. No package of
+# this machine changes, and no step needs root. scripts/hwlab calls it, with HWLAB_KERNEL, under an exclusive lock.
 set -euo pipefail
 cache=$1
 parts=$(cd "$(dirname "$0")" && pwd)
 . "$parts/common.sh"
 
-kernel=6.18         # igb does AF_XDP zero-copy from 6.14 on
+case $HWLAB_KERNEL in
+  6.18) kernel_suite=trixie-backports kernel_name='[0-9.]+[+]deb13([+][0-9]+)?' ;; # igb does AF_XDP zero-copy from 6.14 on
+  6.1) kernel_suite=bookworm kernel_name='6[.]1[.]0-[0-9]+' ;;
+esac
 oldest_qemu=10.0.3  # before it, all registers of an igb VF read as zeros, and igbvf says "PF still in reset state"
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 # What the guest may load, of the kernel package's 4,000 modules.
 wanted=(arch crypto lib net virt fs/9p fs/netfs fs/overlayfs drivers/net/'*.ko*'
   drivers/net/{bonding,ethernet/intel,ipvlan,mdio,phy,team,vxlan}
-  drivers/{char/hw_random,dca,i2c,iommu,pps,ptp,uio,vfio,virtio})
+  drivers/{char/hw_random,dca,i2c,pps,ptp,uio,vfio,virtio})
+case $HWLAB_KERNEL in
+  6.1) wanted+=(fs/fscache drivers/char/virtio_console.ko) ;; # which 9p needs, and what the command writes to
+  *) wanted+=(drivers/iommu) ;; # built in before
+esac
 # What mounts the guest's root; all else is loaded from there.
-first=(9pnet_virtio 9p overlay)
+first=(virtio_pci 9pnet_virtio 9p overlay)
 
 main() {
   refuse_what_is_missing
@@ -56,7 +63,7 @@ mirror() {
 write_apt_settings() {
   : >"$cache/apt/status"
   local suite
-  for suite in trixie trixie-backports; do
+  for suite in trixie "$kernel_suite"; do
     echo "deb [arch=amd64 signed-by=$keyring] $1 $suite main"
   done >"$cache/apt/sources"
   cat >"$cache/apt/settings" <<SETTINGS
@@ -82,22 +89,23 @@ apt-get() { APT_CONFIG=$cache/apt/settings command apt-get -q "$@"; }
 
 fetch_failed() {
   tail -n 15 "$cache/log" >&2
-  fail "packages of Debian 13 and its backports" "what apt-get says above" "check the network and the mirror, or name one: HWLAB_MIRROR=URL"
+  fail "packages of Debian's trixie and $kernel_suite" "what apt-get says above" "check the network and the mirror, or name one: HWLAB_MIRROR=URL"
 }
 
 # The newest of the kernel version that the lab is known to work with; when Debian has dropped it, the next one after it.
 newest_image() {
   local all image
-  all=$(APT_CONFIG=$cache/apt/settings apt-cache search --names-only '^linux-image-[0-9.]+[+]deb13([+][0-9]+)?-amd64$' |
+  all=$(APT_CONFIG=$cache/apt/settings apt-cache search --names-only "^linux-image-$kernel_name-amd64\$" |
     cut -d ' ' -f 1 | sort -V)
-  image=$(grep "^linux-image-$kernel\." <<<"$all" | tail -n 1) ||
-    image=$(printf '%s\n' "$all" "linux-image-$kernel" | sort -V | grep -x -A 1 "linux-image-$kernel" | sed -n 2p)
-  [ -n "$image" ] || fail "a package linux-image-$kernel.* or newer" "none on the mirror" "name a mirror that has it: HWLAB_MIRROR=URL"
+  image=$(grep "^linux-image-$HWLAB_KERNEL\." <<<"$all" | tail -n 1) ||
+    image=$(printf '%s\n' "$all" "linux-image-$HWLAB_KERNEL" | sort -V | grep -x -A 1 "linux-image-$HWLAB_KERNEL" | sed -n 2p)
+  [ -n "$image" ] || fail "a package linux-image-$HWLAB_KERNEL.* or newer" "none on the mirror" "name a mirror that has it: HWLAB_MIRROR=URL"
   echo "$image"
 }
 
 unpack() {
-  local deb at='./usr/lib/modules/*'
+  local deb at # Debian 13 has merged /lib into /usr/lib
+  case $HWLAB_KERNEL in 6.1) at='./lib/modules/*' ;; *) at='./usr/lib/modules/*' ;; esac
   for deb in "$cache"/apt/debs/*.deb; do dpkg-deb -x "$deb" "$cache/root"; done
   rm -rf "$cache"/root/{etc,var} "$cache"/root/usr/share/{bug,doc,lintian,locale,man}
   dpkg-deb --fsys-tarfile "$cache"/apt/linux-image-*.deb |
@@ -105,7 +113,8 @@ unpack() {
     fail "a kernel package with the modules that setup.sh names" "one without some of them, see above" "name others in scripts/hwlab.d/setup.sh"
   mv "$cache"/apt/boot/vmlinuz-* "$cache/vmlinuz"
   mkdir "$cache/kernel"
-  mv "$cache/apt/usr/lib" "$cache/kernel/lib"
+  [ -d "$cache/apt/lib" ] || mv "$cache/apt/usr/lib" "$cache/apt/lib"
+  mv "$cache/apt/lib" "$cache/kernel/lib"
   release=$(ls "$cache/kernel/lib/modules")
   debian sbin/depmod -b "$cache/kernel" "$release"
 }

@@ -1,7 +1,7 @@
-"""Tests on emulated network hardware: those in guest/ run in one guest, together, and are reported here one by one.
+"""Tests on emulated network hardware: those of a folder run in one guest, together, and are reported here one by one.
 
-On the host each of them stands for its own run in the guest. In the guest, where HWLAB is set, they are what they look
-like, and what becomes of each goes into a file that the host shares.
+guest/ has the newest kernel, oldest/ that of Debian 12. On the host each test stands for its own run in the guest. In the
+guest, where HWLAB is set, they are what they look like, and what becomes of each goes into a file that the host shares.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from marchproxy_core.testing.pytest_plugin import leave_out
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-GUEST_TESTS = HERE / "guest"
+KERNELS = {HERE / "guest": "6.18", HERE / "oldest": "6.1"}
 HWLAB = ROOT / "scripts" / "hwlab"
 IN_GUEST = "HWLAB" in os.environ
 
 _REPORTS = "reports.jsonl"
 _SAID = "said"
 _LONGEST_S = 600
-_GUEST = pytest.StashKey()
+_GUESTS = pytest.StashKey()
 
 
 @attrs.define
@@ -52,8 +52,9 @@ class _Outcome:
 
 @attrs.define(eq=False)
 class _Guest:
-    """The guest of this session: boots with the first test in this folder, while those on the host run."""
+    """A guest of this session: boots with the first test in this folder, while those on the host run."""
 
+    kernel: str
     nodeids: list[str]
     missing: str | None = None
     _out: tempfile.TemporaryDirectory[str] | None = None
@@ -65,7 +66,8 @@ class _Guest:
         """Have all chosen tests run; does nothing the second time."""
         if not self.nodeids or self._process is not None or self.missing is not None:
             return
-        ready = subprocess.run([HWLAB, "setup"], capture_output=True, text=True, check=False)
+        env = os.environ | {"HWLAB_KERNEL": self.kernel}
+        ready = subprocess.run([HWLAB, "setup"], env=env, capture_output=True, text=True, check=False)
         if ready.returncode != 0:
             self.missing = f"needs emulated hardware: {ready.stderr.strip()}"
             return
@@ -75,7 +77,7 @@ class _Guest:
             self._process = subprocess.Popen(
                 [HWLAB, "run", "env", f"CI={os.environ.get('CI', '')}", *pytest_there],
                 cwd=ROOT,
-                env=os.environ | {"HWLAB_OUT": self._out.name, "HWLAB_TIMEOUT": str(_LONGEST_S)},
+                env=env | {"HWLAB_OUT": self._out.name, "HWLAB_TIMEOUT": str(_LONGEST_S)},
                 stdout=said,
                 stderr=subprocess.STDOUT,
             )
@@ -121,7 +123,7 @@ class _GuestItem(pytest.Item):
     """A test that runs in the guest."""
 
     def runtest(self):
-        outcome = self.session.stash[_GUEST].outcome_of(self.nodeid)
+        outcome = self.session.stash[_GUESTS][self.path.parent].outcome_of(self.nodeid)
         for title, content in outcome.sections.items():
             self.add_report_section("call", f"guest, {title}", content)
         if outcome.failures:
@@ -141,26 +143,29 @@ def pytest_collection_modifyitems(session, items):
     """Have the guest's tests run in the guest, those that are left after all choosing; here they come last."""
     if IN_GUEST:
         return
-    there = [item for item in items if GUEST_TESTS in item.path.parents]
+    there = [item for item in items if item.path.parent in KERNELS]
     if not there:
         return
     here = [item for item in items if item not in there]
     last = max((index for index, item in enumerate(here, 1) if HERE in item.path.parents), default=len(here))
     asked = [_GuestItem.from_parent(item.parent, name=item.name) for item in there]
     items[:] = here[:last] + asked + here[last:]
-    session.stash[_GUEST] = _Guest([item.nodeid for item in asked])
+    session.stash[_GUESTS] = {
+        folder: _Guest(kernel, [item.nodeid for item in asked if item.path.parent == folder])
+        for folder, kernel in KERNELS.items()
+    }
 
 
 def pytest_runtest_setup(item):
     """Boot with the first test of this folder."""
-    if _GUEST in item.session.stash:
-        item.session.stash[_GUEST].start()
+    for guest in item.session.stash.get(_GUESTS, {}).values():
+        guest.start()
 
 
 def pytest_sessionfinish(session):
-    """End the guest, also when the session was interrupted."""
-    if _GUEST in session.stash:
-        session.stash[_GUEST].end()
+    """End the guests, also when the session was interrupted."""
+    for guest in session.stash.get(_GUESTS, {}).values():
+        guest.end()
 
 
 def pytest_runtest_logreport(report):

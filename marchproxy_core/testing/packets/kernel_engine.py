@@ -82,7 +82,7 @@ class KernelTableEngine:
                 )
             )
             undo.callback(self._tables.close)
-            self._program = undo.enter_context(contextlib.closing(_load(build, self._tables)))
+            self._program = undo.enter_context(contextlib.closing(load_build(build, self._tables)))
             # Made once: the kernel waits for all programs after each change of a map of maps
             # (maybe_wait_bpf_programs()).
             self._picks = []
@@ -192,7 +192,13 @@ class KernelTableEngine:
 _TABLE_NUMBERS = {name: number for name, number in layout.enumeration("mp_table").items() if name != "TABLES"}
 
 
-def _load(build: Build, tables: Tables) -> Program:
+def load_build(build: Build, tables: Tables) -> Program:
+    """Compile and load one of the kernel's builds on these tables; the caller closes it.
+
+    Raises:
+        TierUnavailable: bcc or the kernel's headers are missing.
+        ProgramRefused, BpfError: The kernel does not take it.
+    """
     name, function, kind = (
         ("tc.c", "mp_tc_ingress", ProgramType.SCHED_CLS)
         if build is Build.TC

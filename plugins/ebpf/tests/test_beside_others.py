@@ -89,7 +89,10 @@ async def test_a_tcx_program_that_was_there_before_sees_every_packet_first(lab, 
 
 async def test_a_filter_of_clsact_sees_what_the_tier_leaves_and_stays(lab, stranger):
     front = await lab.proxy.call(socket.if_nametoindex, "to_client")
-    held = await lab.proxy.call(lambda: attach_filter(stranger.program, front, name="stranger"))
+    # After ours, where the kernel has no TCX.
+    held = await lab.proxy.call(
+        lambda: attach_filter(stranger.program, front, name="stranger", priority=30000)
+    )
     async with open_lab_wire(lab) as wire:
         await carry_once(wire)
         before = stranger.seen
