@@ -112,7 +112,7 @@ def stats(attachment: Attachment) -> TierStats | None:
     """Return a frozen snapshot of the tier's counters.
 
     Called in a thread, at least once a second while the tier runs, so it must not block nor touch trio. It
-    doubles as the tier's pulse: a call that raises or takes longer than 2 s demotes the tier, so a tier that knows
+    doubles as the tier's pulse: a call that raises or takes longer than 5 s demotes the tier, so a tier that knows
     that it no longer moves traffic raises here and says why.
 
     Args:

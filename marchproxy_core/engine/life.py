@@ -23,7 +23,11 @@ from marchproxy_core.table import Table
 ATTACH_DEADLINE_S = 10.0
 FORWARD_DEADLINE_S = 10.0
 PULSE_INTERVAL_S = 1.0
-PULSE_DEADLINE_S = 2.0
+PULSE_DEADLINE_S = 5.0
+"""Counters of programs in the kernel are behind its lock of all links (rtnl), which others hold for seconds where many
+namespaces come and go; a tier that forwards is not to be taken for hung by that."""
+LOOK_DEADLINE_S = 2.0
+"""For somebody who waits for the counters and can do with older ones."""
 
 
 ReadStats = Callable[[Tiers, str, Attachment], Awaitable[TierStats]]
@@ -129,7 +133,7 @@ class TierLife:
             raise fault from error
         self.fail(TierFault(self.tier, self._stage, "its runner returned; it is to run until cancelled"))
 
-    async def refresh(self) -> None:
+    async def refresh(self, deadline_s: float = LOOK_DEADLINE_S) -> None:
         """Take a fresh snapshot of the counters.
 
         Raises:
@@ -137,15 +141,15 @@ class TierLife:
         """
         if self.attachment is None:
             return
-        with trio.move_on_after(PULSE_DEADLINE_S):
+        with trio.move_on_after(deadline_s):
             self.last_stats = await self.read_stats(self.tiers, self.tier, self.attachment)
             return
-        raise TierFault(self.tier, "stats", f"hung: no answer within {PULSE_DEADLINE_S:g} s")
+        raise TierFault(self.tier, "stats", f"hung: no answer within {deadline_s:g} s")
 
     async def _take_pulse(self) -> None:
         while True:
             await trio.sleep(PULSE_INTERVAL_S)
-            await self.refresh()
+            await self.refresh(PULSE_DEADLINE_S)
 
 
 def _raise_unless_fault(error: BaseException) -> None:

@@ -1,6 +1,6 @@
 """Tests on emulated network hardware: those of a folder run in one guest, together, and are reported here one by one.
 
-guest/ has the newest kernel, oldest/ that of Debian 12. On the host each test stands for its own run in the guest. In the
+guest/ has the newest kernel, oldest/ that of Debian 12. On the host each test stands for its own run in there. In the
 guest, where HWLAB is set, they are what they look like, and what becomes of each goes into a file that the host shares.
 """
 
