@@ -21,8 +21,8 @@ PLANTED = {
     ),
     "a port that no checksum covers": (
         "rewrite.h",
-        "flow->port_sum[side]); /*",
-        "0); /*",
+        "addresses, port_sum); /*",
+        "addresses, 0); /*",
         "a checksum that was right is wrong",
     ),
     "a place that is not given back": (
