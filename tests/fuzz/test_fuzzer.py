@@ -22,7 +22,7 @@ PLANTED = {
     "a port that no checksum covers": (
         "rewrite.h",
         "addresses, port_sum); /*",
-        "addresses, 0); /*",
+        "addresses, port_sum * 0); /*",
         "a checksum that was right is wrong",
     ),
     "a place that is not given back": (
