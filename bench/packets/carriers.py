@@ -62,7 +62,7 @@ class Site:
         wires: The proxy's interfaces and addresses.
         point: What is to be under way.
         directory: For files; there until the laboratory is gone.
-        cpus: For processes: not the core that is measured.
+        cpus: For processes: not the one that is measured, where there are others.
         sink: Counts what comes through.
     """
 

@@ -20,7 +20,6 @@ from bench.packets.carriers import CARRIERS, Carrier
 from bench.packets.droppers import DROPPERS
 from bench.packets.figures import figures
 from bench.packets.traffic import POINTS, Point
-from bench.placing import TooFewCpus
 from bench.starting import TurnFailed
 from bench.tabulating import show
 from marchproxy_core.bpf import requirements
@@ -30,7 +29,7 @@ from marchproxy_core.host import gather_host_facts
 if TYPE_CHECKING:
     from bench.packets.samples import Reading
 
-_TOOLS = {"ethtool": "ethtool", "unshare": "util-linux", "chrt": "util-linux", "taskset": "util-linux"}
+_TOOLS = {"ethtool": "ethtool", "unshare": "util-linux", "taskset": "util-linux"}
 _WIDTH = 190
 ALL = (*CARRIERS, *DROPPERS)
 """What can be measured, the reference of each kind last."""
@@ -95,7 +94,7 @@ def run(
     for gap in gaps.values():
         console.print(f"left out: {gap}", style="yellow", highlight=False, soft_wrap=True)
     here = [one for one in chosen if one.name not in gaps]
-    usable = sorted(os.sched_getaffinity(0))
+    cpu = max(os.sched_getaffinity(0))
 
     async def work() -> list[Reading]:
         return await turns.take(
@@ -103,7 +102,7 @@ def run(
             points,
             rounds=rounds,
             seconds=seconds,
-            cpus=(usable[0], usable[-1]),
+            cpu=cpu,
             tell=lambda reading: _tell(console, reading),
         )
 
@@ -122,11 +121,8 @@ def refuse_what_is_missing() -> None:
     """Stop when this cannot run here.
 
     Raises:
-        TooFewCpus: There is only one.
         TurnFailed: No root, a tool is missing, or what BPF needs; with what helps.
     """
-    if len(os.sched_getaffinity(0)) < 2:
-        raise TooFewCpus("need two CPUs, have one - fix: run where there are two")
     if os.geteuid() != 0:
         raise TurnFailed("the bench makes network namespaces: need root - fix: run as root")
     missing = sorted({package for tool, package in _TOOLS.items() if shutil.which(tool) is None})

@@ -1,7 +1,7 @@
 """What the readings are worth: medians, ratios, targets. Pure.
 
-A figure counts when the core was what limited it (samples.py). Of one that was refused a bound is left: the core could
-do at least that much.
+A figure counts unless its samples were refused (samples.py). Of one that was a bound is left: frames that were lost
+behind the ring cost the core something, and are not counted.
 """
 
 from __future__ import annotations

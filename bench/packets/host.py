@@ -21,7 +21,7 @@ _POLLER = "napi/to_client-"
 
 
 async def pin_poller(proxy: Namespace, cpu: int) -> int:
-    """Give the interface that packets come in by a thread that polls it, on a CPU of its own; return its pid."""
+    """Give the interface that packets come in by a thread that polls it, on one CPU; return its pid."""
     before = _pollers()
     # /sys shows the interfaces of the namespace that mounted it.
     script = f"mount -t sysfs sysfs /sys && echo 1 > {_THREADED}"
@@ -57,16 +57,22 @@ def _kernel_threads() -> list[tuple[int, str]]:
     return found
 
 
-def times(pid: int) -> tuple[int, int]:
-    """Return how long a process ran, and waited for a CPU, in nanoseconds."""
-    run, wait, _ = Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()
-    return int(run), int(wait)
+def run_time(pid: int) -> int:
+    """Return how long a thread ran, in nanoseconds."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[0])
 
 
 def index(name: str) -> int:
     """Return the index of an interface of the calling thread's namespace."""
     with IPRoute() as netlink:
         return int(netlink.link_lookup(ifname=name)[0])
+
+
+def not_sent(name: str) -> int:
+    """Return how many frames it could not send since it was made: with a veth, the peer's ring was full."""
+    with IPRoute() as netlink:
+        (link,) = netlink.get_links(netlink.link_lookup(ifname=name)[0])
+        return int(link.get_attr("IFLA_STATS64")["tx_dropped"])
 
 
 def mac(name: str) -> str:

@@ -15,7 +15,7 @@ from bench.packets.samples import Reading
 from bench.readings import Gap
 from bench.tabulating import markdown
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 @attrs.frozen(kw_only=True)

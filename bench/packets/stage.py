@@ -1,13 +1,13 @@
 """One turn: a laboratory with generator, carrier and sink, flows open, and counting.
 
-The generator has one CPU. All that happens to a packet between the two veth pairs has another: the interface that
-packets come in by is polled by a thread of its own (threaded NAPI, since Linux 5.12), which is pinned there. The sink
-counts in the soft interrupt that this thread's sending raises, so a few ns of each packet are the sink's. Both have
-the highest priority that is not real-time: what else runs on the machine takes hardly anything from them.
+All is on one CPU, where generator and carrier take turns, at most a ring each. The interface that packets come in by is
+polled by a thread of its own (threaded NAPI, since Linux 5.12), which does all that happens to a packet between the two
+veth pairs. Only what it runs counts: not the generator, and not what else is on that CPU. It goes before everybody who
+is not real-time. The sink counts in the soft interrupt that this thread's sending raises, so what the sink does is
+counted too. The generator raises none: what it sends only wakes the thread.
 
-Where all is dropped, both are on one CPU and take turns, a full ring each. With two, what a bare XDP_DROP costs would
-be the lock around the frames that go back (page_pool_put_unrefed_netmem(), net/core/page_pool.c) and cache lines that
-travel, five times of what is to be seen; a NIC has neither.
+With a CPU for each, what is measured would be mostly the lock around the frames that go back to the generator
+(page_pool_put_unrefed_netmem(), net/core/page_pool.c) and cache lines that travel; a NIC has neither.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import trio
 
 from bench.packets import generate, host, programs, traffic
 from bench.packets.carriers import Carrier, Site, Wires
-from bench.packets.samples import Moment, Sample
+from bench.packets.samples import Moment, Sample, Totals
 from bench.packets.traffic import Ends, Point
 from bench.starting import TurnFailed, flat, pinned
 from marchproxy_core.bpf import (
@@ -45,9 +45,9 @@ from marchproxy_core.bpf import (
 from marchproxy_core.errors import MarchProxyError
 from marchproxy_core.testing import Lab, open_lab, until
 
-BATCH = 64
 RING = 256
 """Frames that a veth holds (VETH_RING_SIZE, drivers/net/veth.c), and the most that the generator sends at once."""
+_OPENING_BATCH = 64
 _SETTLE_S = 0.3
 _PASSES = 6
 _PLAN = MapSpec(name="plan", type=MapType.ARRAY, value_size=traffic.PLAN_BYTES, max_entries=1)
@@ -74,10 +74,8 @@ class Stage:
     carrier_program: Program | None
     received: Callable[[], int]
     """Counts the packets that came through, or were dropped."""
-    shares_core: bool
-    """Whether the generator is on the core's CPU."""
     threads: tuple[int, int]
-    """The core's poller, and its ksoftirqd, which takes over when soft interrupts go on for long."""
+    """The poller, and its CPU's ksoftirqd, which takes over when soft interrupts go on for long."""
 
     async def measure(self, seconds: float, *, profile: bool = False) -> Sample:
         """Send as fast as possible, and count for a while.
@@ -91,7 +89,7 @@ class Stage:
         """
         one = self.generator
         await trio.to_thread.run_sync(one.plan.update, bytes(4), traffic.plan(self.point, one.ends))
-        before = programs.packets(one.count)
+        before = await self._totals()
         process = await self.lab.client.start(
             pinned(self._generator_argv(), frozenset({one.cpu})), stderr=subprocess.PIPE
         )
@@ -99,7 +97,7 @@ class Stage:
         async def sends() -> bool:
             if process.poll() is not None:
                 raise TurnFailed(f"the generator ended with {process.returncode}")
-            return programs.packets(one.count) > before
+            return programs.packets(one.count) > before.offered
 
         await until(sends, what="the generator")
         with contextlib.ExitStack() as undo:
@@ -113,42 +111,45 @@ class Stage:
             raise TurnFailed(f"the generator ended with {process.returncode} while it was needed")
         process.kill()
         await process.wait()
+        vanished = (await self._totals()).vanished_since(before)
         if not profile and last.program_runs > first.program_runs:
             raise TurnFailed("somebody had the kernel time programs meanwhile (kernel.bpf_stats_enabled)")
-        return Sample.between(first, last, shares_core=self.shares_core)
+        return Sample.between(first, last, vanished=vanished)
+
+    async def _totals(self) -> Totals:
+        """Count what is under way nowhere; called while nothing is sent."""
+        found_full = await self.lab.client.call(host.not_sent, "to_proxy")
+        return Totals(
+            offered=programs.packets(self.generator.count), found_full=found_full, received=self.received()
+        )
 
     def _generator_argv(self) -> list[str]:
-        """Return its command line: real-time, but where that would keep the core from its work."""
-        one, batch = self.generator, RING if self.shares_core else BATCH
+        """Return its command line."""
+        one = self.generator
         frame = _frame(self.point, one).hex()
-        argv = [sys.executable, generate.__file__, str(one.program.info().id), frame, str(batch)]
-        return argv if self.shares_core else ["chrt", "--fifo", "1", *argv]
+        return [sys.executable, generate.__file__, str(one.program.info().id), frame, str(RING)]
 
     def _look(self) -> Moment:
-        (poller_ran, poller_waited), (softirq_ran, _) = map(host.times, self.threads)
+        core_ns = sum(map(host.run_time, self.threads))
         info = self.carrier_program.info() if self.carrier_program is not None else None
         return Moment(
             at_s=time.monotonic(),
             offered=programs.packets(self.generator.count),
             received=self.received(),
-            core_ns=poller_ran + softirq_ran,
-            demand_ns=poller_ran + poller_waited,
+            core_ns=core_ns,
             program_ns=info.run_time_ns if info is not None else 0,
             program_runs=info.run_count if info is not None else 0,
         )
 
 
 @asynccontextmanager
-async def set_up(
-    carrier: Carrier, point: Point, *, generator_cpu: int, core_cpu: int
-) -> AsyncIterator[Stage]:
+async def set_up(carrier: Carrier, point: Point, *, cpu: int) -> AsyncIterator[Stage]:
     """Make a laboratory in which the carrier stands and all flows of the point are open; all is gone on return.
 
     Args:
         carrier: What is measured.
         point: What is to be under way.
-        generator_cpu: For the generator alone, unless the carrier drops.
-        core_cpu: For all that happens to a packet until it is in the sink or dropped.
+        cpu: For the generator, and for all that happens to a packet until it is in the sink or dropped.
 
     Raises:
         TurnFailed: Something did not come up, or flows could not be opened.
@@ -164,22 +165,19 @@ async def set_up(
                         wires=wires,
                         point=point,
                         directory=Path(name),
-                        cpus=frozenset(os.sched_getaffinity(0)) - {core_cpu},
+                        cpus=frozenset(os.sched_getaffinity(0)) - {cpu} or frozenset({cpu}),
                     )
-                    cpu = core_cpu if carrier.drops else generator_cpu
                     generator = await trio.to_thread.run_sync(_generator, undo, ends, cpu)
-                    yield await _stage(carrier, undo, site, generator, core_cpu)
+                    yield await _stage(carrier, undo, site, generator)
         except* (MarchProxyError, OSError, TimeoutError) as failed:
             raise TurnFailed("; ".join(flat(failed))) from failed
 
 
-async def _stage(
-    carrier: Carrier, undo: contextlib.ExitStack, site: Site, generator: Generator, core_cpu: int
-) -> Stage:
+async def _stage(carrier: Carrier, undo: contextlib.ExitStack, site: Site, generator: Generator) -> Stage:
     """Put the carrier up, and open the flows if it sends any on."""
     lab = site.lab
     standing = await carrier.put_up(undo, site)
-    threads = (await host.pin_poller(lab.proxy, core_cpu), host.softirq_thread(core_cpu))
+    threads = (await host.pin_poller(lab.proxy, generator.cpu), host.softirq_thread(generator.cpu))
     if not carrier.drops:
         await _open_flows(site, generator, opens=carrier.first_packet_opens)
     return Stage(
@@ -188,7 +186,6 @@ async def _stage(
         generator=generator,
         carrier_program=standing.program,
         received=standing.received,
-        shares_core=generator.cpu == core_cpu,
         threads=threads,
     )
 
@@ -267,7 +264,7 @@ def _frame(point: Point, generator: Generator) -> bytes:
 def _send(generator: Generator, plan: bytes, frame: bytes, runs: int) -> None:
     generator.plan.update(bytes(4), plan)
     with _on_cpu(generator.cpu):
-        run_program(generator.program, frame, repeat=runs, flags=LIVE_FRAMES, batch_size=BATCH)
+        run_program(generator.program, frame, repeat=runs, flags=LIVE_FRAMES, batch_size=_OPENING_BATCH)
 
 
 @contextlib.contextmanager

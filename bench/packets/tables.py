@@ -94,8 +94,7 @@ def _cells(figure: Figure, compared: Sequence[Compared | None], among: Sequence[
     ends = (f"{figure.offered_s / 1e6:.2f}", f"{figure.loss:.0%}")
     program = "" if figure.program_ns is None else f"{figure.program_ns:.0f}"
     if figure.refused is not None:
-        why = figure.refused.partition(": ")[2] or figure.refused
-        return ("generator-bound", why, *ratios, "", program, "", *ends)
+        return ("refused", figure.refused, *ratios, "", program, "", *ends)
     spread = f"{min(figure.rates) / 1e6:.2f} - {max(figure.rates) / 1e6:.2f}"
     failed = f" ({len(figure.failures)} failed)" if figure.failures else ""
     cost = (f"{figure.cost_ns:.0f}", program, _shown(growth(figure, among)))

@@ -27,7 +27,7 @@ async def take(
     *,
     rounds: int,
     seconds: float,
-    cpus: tuple[int, int],
+    cpu: int,
     tell: Callable[[Reading], None],
 ) -> list[Reading]:
     """Measure everything and return the readings in the order in which they were taken.
@@ -38,7 +38,7 @@ async def take(
         rounds: How many turns each has; one more follows in which programs are timed. One that failed or was refused,
             as on a machine that others use, is tried again, up to twice.
         seconds: How long a turn counts.
-        cpus: The generator's, where it has one, and the core's.
+        cpu: Where it is measured, by number.
         tell: Called with each reading at once.
     """
     readings = []
@@ -46,30 +46,26 @@ async def take(
         for point in points:
             for carrier in carriers:
                 if carrier.takes(point) and (round_ != PROFILE or carrier.is_program):
-                    reading = await _turn_that_counts(carrier, point, round_, seconds, cpus)
+                    reading = await _turn_that_counts(carrier, point, round_, seconds, cpu)
                     readings.append(reading)
                     tell(reading)
     return readings
 
 
-async def _turn_that_counts(
-    carrier: Carrier, point: Point, round_: int, seconds: float, cpus: tuple[int, int]
-) -> Reading:
+async def _turn_that_counts(carrier: Carrier, point: Point, round_: int, seconds: float, cpu: int) -> Reading:
     for _ in range(_TRIES - 1):
-        reading = await _turn(carrier, point, round_, seconds, cpus)
+        reading = await _turn(carrier, point, round_, seconds, cpu)
         if reading.sample is not None and reading.sample.refusal is None:
             return reading
-    return await _turn(carrier, point, round_, seconds, cpus)
+    return await _turn(carrier, point, round_, seconds, cpu)
 
 
-async def _turn(
-    carrier: Carrier, point: Point, round_: int, seconds: float, cpus: tuple[int, int]
-) -> Reading:
+async def _turn(carrier: Carrier, point: Point, round_: int, seconds: float, cpu: int) -> Reading:
     sample: Sample | None = None
     failure: str | None = f"the turn did not end within {_TURN_S + seconds:g} s"
     try:
         with trio.move_on_after(_TURN_S + seconds):
-            async with set_up(carrier, point, generator_cpu=cpus[0], core_cpu=cpus[1]) as stage:
+            async with set_up(carrier, point, cpu=cpu) as stage:
                 sample = await stage.measure(seconds, profile=round_ == PROFILE)
             failure = None
     except TurnFailed as failed:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-import attrs
 import pytest
 
 from bench.packets import chart, tables
 from bench.packets.figures import figures, growth, ratio
-from bench.packets.samples import Moment, Reading, Sample
+from bench.packets.samples import Moment, Reading, Sample, Totals
 from bench.packets.traffic import Point
 from bench.tabulating import markdown
 
@@ -17,14 +16,14 @@ ONE, MANY, SERVICES = Point("udp", 1, 1), Point("udp", 1000, 1), Point("udp", 10
 TITLES = {"nftables": "nftables", "tc": "engine, TC", "xdp": "engine <XDP>", "redirect": "bare redirect"}
 
 
-def sample(rate, *, offered=10.0, demand=1.0, core=0.8, program_ns=None):
+def sample(rate, *, offered=10.0, vanished=0.0, core=0.8, program_ns=None):
     """A second in which the core made ``rate`` million packets of each second that it had."""
     return Sample(
         seconds=1.0,
         offered=round(offered * 1e6),
         received=round(rate * core * 1e6),
         core_s=core,
-        demand_s=demand,
+        vanished=vanished,
         program_ns=program_ns,
     )
 
@@ -42,24 +41,19 @@ def find(made, carrier, point=ONE):
 
 
 def test_a_sample_is_the_difference_of_two_moments():
-    first = Moment(
-        at_s=1.0, offered=10, received=5, core_ns=10**9, demand_ns=0, program_ns=100, program_runs=1
-    )
+    first = Moment(at_s=1.0, offered=10, received=5, core_ns=10**9, program_ns=100, program_runs=1)
     last = Moment(
         at_s=3.0,
         offered=1010,
         received=505,
         core_ns=2 * 10**9,
-        demand_ns=19 * 10**8,
         program_ns=5100,
         program_runs=51,
     )
 
     found = Sample.between(first, last)
 
-    assert found == Sample(
-        seconds=2.0, offered=1000, received=500, core_s=1.0, demand_s=1.9, program_ns=100.0
-    )
+    assert found == Sample(seconds=2.0, offered=1000, received=500, core_s=1.0, program_ns=100.0)
     assert (found.packets_s, found.loss, found.refusal) == (500.0, 0.5, None)
 
 
@@ -67,14 +61,17 @@ def test_packets_by_second_of_the_core_leave_out_what_strangers_had_of_it():
     assert sample(2.0, core=0.5).packets_s == sample(2.0, core=1.0).packets_s == 2e6
 
 
-def test_a_core_that_waits_for_packets_says_nothing_about_what_it_does_with_them():
-    assert sample(2.0, demand=0.8).refusal == "generator-bound: the core had work only 80% of the time"
+def test_frames_that_are_lost_behind_the_ring_are_refused():
+    assert sample(2.0, vanished=0.01).refusal is None
+    assert sample(2.0, vanished=0.02).refusal == "2% of the frames were lost behind the ring"
 
 
-def test_a_generator_that_hardly_offers_more_than_comes_through_is_the_limit():
-    refusal = sample(2.0, offered=1.7).refusal
+def test_a_frame_that_the_ring_did_not_take_has_not_vanished():
+    before = Totals(offered=100, found_full=10, received=90)
 
-    assert refusal == "generator-bound: it offered only 1.06 times what came through"
+    assert Totals(offered=300, found_full=110, received=190).vanished_since(before) == 0.0
+    assert Totals(offered=300, found_full=110, received=140).vanished_since(before) == 0.5
+    assert before.vanished_since(before) == 0.0
 
 
 def test_nothing_that_came_through_is_refused():
@@ -97,14 +94,14 @@ def test_the_target_by_the_bare_redirect(rate, shown):
 
 
 def test_a_refused_figure_bounds_its_ratio_and_nobody_has_one_to_it():
-    made = figures([*readings("nftables", 1.0), *readings("xdp", 3.0, demand=0.5)])
+    made = figures([*readings("nftables", 1.0), *readings("xdp", 3.0, vanished=0.5)])
 
     assert str(ratio(find(made, "xdp"), "nftables", made)) == ">= 3.00 undecided"
     assert ratio(find(made, "nftables"), "xdp", made) is None
 
 
 def test_half_of_the_rounds_refuse_a_figure_and_fewer_are_left_out_of_it():
-    refused = readings("xdp", 9.0, demand=0.5)
+    refused = readings("xdp", 9.0, vanished=0.5)
 
     assert find(figures([*readings("xdp", 2.0), *refused]), "xdp").refused is not None
     kept = find(figures([*readings("xdp", 2.0, 2.0), *refused]), "xdp")
@@ -147,22 +144,15 @@ def test_the_tables_show_ratios_costs_and_failures():
 
 
 def test_a_refused_figure_is_nowhere_in_the_output():
-    made = figures(readings("xdp", 2.22, demand=0.5))
+    made = figures(readings("xdp", 2.22, vanished=0.5))
 
     for shown in (markdown(tables.sheets(made, TITLES)), chart.svg(made, TITLES, "a run")):
         assert "2.22" not in shown
-        assert "the core had work only 50% of the time" in shown
+        assert "50% of the frames were lost behind the ring" in shown
 
 
 DROP_TITLES = {"door_xdp": "MarchProxy xdp", "door_tc": "MarchProxy ebpf", "drop": "bare XDP_DROP"}
 BLOCKED, MANY_BLOCKED = Point("udp", 1, 1, prefixes=1), Point("udp", 50_000, 1, prefixes=50_000)
-
-
-def test_a_core_that_the_generator_shares_is_never_out_of_work():
-    shared = attrs.evolve(sample(2.0, demand=0.4, offered=1.7), shares_core=True)
-
-    assert (shared.refusal, shared.packets_s) == (None, 2e6)
-    assert attrs.evolve(shared, received=0).refusal == "nothing came through"
 
 
 @pytest.mark.parametrize(("rate", "shown"), [(9.5, "0.95 reached"), (9.4, "0.94 missed")])

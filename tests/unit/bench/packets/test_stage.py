@@ -34,40 +34,38 @@ pytestmark = pytest.mark.root
 
 
 @pytest.fixture
-def cpus():
+def cpu():
     try:
         refuse_what_is_missing()
     except MarchProxyError as missing:
         leave_out(str(missing))
     if shutil.which("nft") is None:
         leave_out("needs nftables: scripts/system-packages installs it")
-    usable = sorted(os.sched_getaffinity(0))
-    return usable[0], usable[-1]
+    return max(os.sched_getaffinity(0))
 
 
 @pytest.mark.parametrize("protocol", ["udp", "tcp"])
 @pytest.mark.parametrize("name", list(CARRIER))
-async def test_every_flow_opens_and_packets_come_through(name, protocol, cpus):
-    generator_cpu, core_cpu = cpus
+async def test_every_flow_opens_and_packets_come_through(name, protocol, cpu):
     point = Point(protocol, flows=40, services=4)
 
-    async with set_up(CARRIER[name], point, generator_cpu=generator_cpu, core_cpu=core_cpu) as stage:
+    async with set_up(CARRIER[name], point, cpu=cpu) as stage:
         opened = stage.received()
         sample = await stage.measure(0.05)
 
     assert opened >= point.flows
     assert sample.received > 0
-    assert sample.offered >= sample.received
+    assert sample.offered > 0
     assert sample.core_s > 0
+    assert sample.refusal is None
     assert own_names() == ()
 
 
 @pytest.mark.parametrize("name", list(DROPPER))
-async def test_what_comes_from_blocked_prefixes_is_dropped_and_counted(name, cpus):
-    generator_cpu, core_cpu = cpus
+async def test_what_comes_from_blocked_prefixes_is_dropped_and_counted(name, cpu):
     point = Point("udp", flows=40, services=1, prefixes=40)
 
-    async with set_up(DROPPER[name], point, generator_cpu=generator_cpu, core_cpu=core_cpu) as stage:
+    async with set_up(DROPPER[name], point, cpu=cpu) as stage:
         sample = await stage.measure(0.05, profile=True)
 
     assert sample.offered > 0
@@ -95,7 +93,7 @@ def generated(point, runs):
 
 
 @pytest.mark.parametrize("protocol", ["udp", "tcp"])
-def test_generated_frames_are_in_order(protocol, cpus):
+def test_generated_frames_are_in_order(protocol, cpu):
     frame = generated(Point(protocol, flows=7, services=2), runs=6)
     again = frame.copy()
     del again[IP].chksum, again.getlayer(2).chksum
@@ -104,7 +102,7 @@ def test_generated_frames_are_in_order(protocol, cpus):
     assert bytes(Ether(bytes(again))) == bytes(frame)
 
 
-def test_as_many_flows_as_prefixes_come_from_each_of_them_once(cpus):
+def test_as_many_flows_as_prefixes_come_from_each_of_them_once(cpu):
     point = Point("udp", flows=10, services=1, prefixes=10)
     frames = [generated(point, runs=number) for number in range(1, 11)]
 
@@ -115,12 +113,12 @@ def test_as_many_flows_as_prefixes_come_from_each_of_them_once(cpus):
         assert bytes(Ether(bytes(again))) == bytes(frame)
 
 
-async def test_a_turn_that_fails_says_what_the_carrier_said(cpus):
+async def test_a_turn_that_fails_says_what_the_carrier_said(cpu):
     told = []
     one = Point("udp", flows=1, services=100_000)  # beyond the last port
 
     (reading,) = await turns.take(
-        [CARRIER["nftables"]], [one], rounds=1, seconds=0.05, cpus=cpus, tell=told.append
+        [CARRIER["nftables"]], [one], rounds=1, seconds=0.05, cpu=cpu, tell=told.append
     )
 
     assert told == [reading]
