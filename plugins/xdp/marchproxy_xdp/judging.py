@@ -100,9 +100,7 @@ def loss_on(place: Place, mode: XdpMode) -> str:
     if mode is XdpMode.GENERIC:
         return GENERIC_LOSS
     if place.driver == "veth":
-        return (
-            "on veth it switches the peer's TSO off: bulk TCP fell from 18 to 3.7 Gbit/s, where TC keeps it"
-        )
+        return "on veth it switches the peer's TSO off: bulk TCP falls to a fifth of what TC carries"
     if place.driver == "virtio_net":
         return "on virtio it switches off large packets from the host (guest TSO), which TC keeps"
     return ""
