@@ -1,0 +1,120 @@
+"""Field lines (RFC 9112, section 5), judged one by one.
+
+The same lines come again and again: a browser's User-Agent, an API's Accept. So what was found out about a line is
+remembered, by the line's bytes, in a bounded table of this process.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+from marchproxy_application.http1.refusals import Refusal, Refused
+
+_TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_VALUE = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
+_MOST_REMEMBERED = 4096
+_LONGEST_REMEMBERED = 256
+"""Bytes; longer lines, cookies and tokens, are seldom the same for two clients."""
+
+
+class Kind(enum.IntEnum):
+    """What a field is to a proxy; most are nothing to it."""
+
+    PLAIN = 0
+    """Passed on as it is."""
+    HOST = 1
+    LENGTH = 2
+    CODING = 3
+    CONNECTION = 4
+    UPGRADE = 5
+    EXPECT = 6
+    HOP = 7
+    """Of this connection alone (RFC 9110, section 7.6.1), never passed on."""
+    FORWARDED = 8
+    """Says where a request came from; a client's is believed by nobody."""
+    VIA = 9
+
+
+KINDS = {
+    b"host": Kind.HOST,
+    b"content-length": Kind.LENGTH,
+    b"transfer-encoding": Kind.CODING,
+    b"connection": Kind.CONNECTION,
+    b"upgrade": Kind.UPGRADE,
+    b"expect": Kind.EXPECT,
+    b"keep-alive": Kind.HOP,
+    b"proxy-connection": Kind.HOP,
+    b"proxy-authenticate": Kind.HOP,
+    b"proxy-authorization": Kind.HOP,
+    b"te": Kind.HOP,
+    b"trailer": Kind.HOP,
+    b"http2-settings": Kind.HOP,
+    b"forwarded": Kind.FORWARDED,
+    b"x-forwarded-for": Kind.FORWARDED,
+    b"x-forwarded-host": Kind.FORWARDED,
+    b"x-forwarded-port": Kind.FORWARDED,
+    b"x-forwarded-proto": Kind.FORWARDED,
+    b"x-real-ip": Kind.FORWARDED,
+    b"x-request-id": Kind.FORWARDED,
+    b"via": Kind.VIA,
+}
+
+
+class Field(NamedTuple):
+    """One field."""
+
+    name: bytes
+    """In small letters."""
+    value: bytes
+    """Without white space around it."""
+    kind: int
+    line: bytes
+    """As it is written: the name in its sender's letters, one space, CR LF."""
+
+
+_remembered: dict[bytes, Field] = {}
+
+
+def read_field(line: bytes) -> Field:
+    """Judge a field line.
+
+    Args:
+        line: Without its CR LF.
+
+    Raises:
+        Refused: It is malformed.
+    """
+    field = _remembered.get(line)
+    if field is None:
+        field = _judged(line)
+        if len(line) <= _LONGEST_REMEMBERED:
+            if len(_remembered) >= _MOST_REMEMBERED:
+                _remembered.clear()
+            _remembered[line] = field
+    return field
+
+
+def is_token(text: bytes) -> bool:
+    """Whether it is a token (RFC 9110, section 5.6.2)."""
+    return bool(text) and not text.translate(None, _TOKEN)
+
+
+def tokens_of(value: bytes) -> list[bytes]:
+    """Return the members of a list of tokens, in small letters; empty ones count for nothing (section 5.6.1.2)."""
+    return [member for each in value.split(b",") if (member := each.strip(b" \t").lower())]
+
+
+def _judged(line: bytes) -> Field:
+    name, colon, rest = line.partition(b":")
+    if b"\n" in line or b"\r" in line:
+        raise Refused(Refusal.BAD_LINE_END)
+    if line[:1] in (b" ", b"\t"):
+        raise Refused(Refusal.FOLDED_FIELD)
+    if not colon or not is_token(name):
+        raise Refused(Refusal.BAD_FIELD_NAME)
+    value = rest.strip(b" \t")
+    if value.translate(None, _VALUE):
+        raise Refused(Refusal.BAD_FIELD_VALUE)
+    lower = name.lower()
+    return Field(lower, value, KINDS.get(lower, Kind.PLAIN), b"%b: %b\r\n" % (name, value))
