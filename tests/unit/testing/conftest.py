@@ -9,6 +9,17 @@ from marchproxy_core.testing import obey, open_loopback_wire
 from marchproxy_core.testing.laws import ending, hooks, patience
 
 
+def pytest_generate_tests(metafunc):
+    """Give a test each row of its module's BROKEN: a law, who makes a tier that breaks it, what is said of that."""
+    if {"law", "make", "said"} <= set(metafunc.fixturenames):
+        rows = [
+            pytest.param(law, make, said, id=f"{law.__name__}-{number}")
+            for law, broken in metafunc.module.BROKEN.items()
+            for number, (make, said) in enumerate(broken)
+        ]
+        metafunc.parametrize(("law", "make", "said"), rows)
+
+
 @pytest.fixture
 def assert_caught(monkeypatch):
     """Assert that the law does not pass the tier, and says what is wrong; little patience, since it is used up."""

@@ -7,14 +7,15 @@ remembered, by the line's bytes, in a bounded table of this process.
 from __future__ import annotations
 
 import enum
+from functools import lru_cache
 from typing import NamedTuple
 
 from marchproxy_application.http1.refusals import Refusal, Refused
 
 _TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _VALUE = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
-_MOST_REMEMBERED = 4096
-_LONGEST_REMEMBERED = 256
+MOST_REMEMBERED = 4096
+LONGEST_REMEMBERED = 256
 """Bytes; longer lines, cookies and tokens, are seldom the same for two clients."""
 
 
@@ -73,7 +74,19 @@ class Field(NamedTuple):
     """As it is written: the name in its sender's letters, one space, CR LF."""
 
 
-_remembered: dict[bytes, Field] = {}
+class HasFields:
+    """What a head can be asked about its fields, by their names in small letters."""
+
+    __slots__ = ()
+    fields: list[Field]
+
+    def first(self, name: bytes) -> bytes | None:
+        """Return the value of the first field of a name."""
+        return next((field.value for field in self.fields if field.name == name), None)
+
+    def all(self, name: bytes) -> list[bytes]:
+        """Return the values of all fields of a name."""
+        return [field.value for field in self.fields if field.name == name]
 
 
 def read_field(line: bytes) -> Field:
@@ -85,14 +98,7 @@ def read_field(line: bytes) -> Field:
     Raises:
         Refused: It is malformed.
     """
-    field = _remembered.get(line)
-    if field is None:
-        field = _judged(line)
-        if len(line) <= _LONGEST_REMEMBERED:
-            if len(_remembered) >= _MOST_REMEMBERED:
-                _remembered.clear()
-            _remembered[line] = field
-    return field
+    return _known(line) if len(line) <= LONGEST_REMEMBERED else _judged(line)
 
 
 def is_token(text: bytes) -> bool:
@@ -118,3 +124,6 @@ def _judged(line: bytes) -> Field:
         raise Refused(Refusal.BAD_FIELD_VALUE)
     lower = name.lower()
     return Field(lower, value, KINDS.get(lower, Kind.PLAIN), b"%b: %b\r\n" % (name, value))
+
+
+_known = lru_cache(MOST_REMEMBERED)(_judged)

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 import attrs
 
-from marchproxy_application.http1.fields import Field, Kind, is_token, read_field, tokens_of
+from marchproxy_application.http1.fields import (
+    LONGEST_REMEMBERED,
+    MOST_REMEMBERED,
+    Field,
+    HasFields,
+    Kind,
+    is_token,
+    read_field,
+    tokens_of,
+)
 from marchproxy_application.http1.refusals import Refusal, Refused
 
 _VERSION = re.compile(rb"HTTP/([0-9])\.([0-9])")
@@ -19,12 +29,10 @@ _HOST = re.compile(
 )
 """A host and its port (RFC 3986, section 3.2.2); who asked in HTTP/1.1 may leave the host empty."""
 _LENGTH = re.compile(rb"[0-9]{1,18}")
-_MOST_REMEMBERED = 4096
-_LONGEST_REMEMBERED = 256
 
 
 @attrs.define(eq=False)
-class RequestHead:
+class RequestHead(HasFields):
     """What a request asks for, and how it goes on."""
 
     method: bytes
@@ -53,14 +61,6 @@ class RequestHead:
         """Whether there is anything behind the head."""
         return self.is_chunked or self.length > 0
 
-    def first(self, name: bytes) -> bytes | None:
-        """Return the value of the first field of a name, given in small letters."""
-        return next((field.value for field in self.fields if field.name == name), None)
-
-    def all(self, name: bytes) -> list[bytes]:
-        """Return the values of all fields of a name, given in small letters."""
-        return [field.value for field in self.fields if field.name == name]
-
 
 class _Line(NamedTuple):
     method: bytes
@@ -68,9 +68,6 @@ class _Line(NamedTuple):
     authority: bytes | None
     """That of a target in absolute form."""
     minor: int
-
-
-_remembered: dict[bytes, _Line] = {}
 
 
 def read_request(block: bytes) -> RequestHead:
@@ -101,14 +98,7 @@ def read_request(block: bytes) -> RequestHead:
 
 
 def _read_line(line: bytes) -> _Line:
-    found = _remembered.get(line)
-    if found is None:
-        found = _judged(line)
-        if len(line) <= _LONGEST_REMEMBERED:
-            if len(_remembered) >= _MOST_REMEMBERED:
-                _remembered.clear()
-            _remembered[line] = found
-    return found
+    return _known(line) if len(line) <= LONGEST_REMEMBERED else _judged(line)
 
 
 def _judged(line: bytes) -> _Line:
@@ -127,6 +117,9 @@ def _judged(line: bytes) -> _Line:
         raise Refused(Refusal.METHOD_NOT_IMPLEMENTED)
     path, authority = _read_target(method, target)
     return _Line(method, path, authority, int(match[2]))
+
+
+_known = lru_cache(MOST_REMEMBERED)(_judged)
 
 
 def _read_target(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:

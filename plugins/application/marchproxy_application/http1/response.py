@@ -6,7 +6,7 @@ import re
 
 import attrs
 
-from marchproxy_application.http1.fields import Field, Kind, read_field, tokens_of
+from marchproxy_application.http1.fields import Field, HasFields, Kind, read_field, tokens_of
 from marchproxy_application.http1.refusals import Refusal, Refused
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*))?")
@@ -15,7 +15,7 @@ _NO_CONTENT = frozenset({204, 304})
 
 
 @attrs.define(eq=False)
-class ResponseHead:
+class ResponseHead(HasFields):
     """What a response says, and how it goes on."""
 
     status: int
@@ -36,14 +36,6 @@ class ResponseHead:
     def is_interim(self) -> bool:
         """Whether another response follows; 101 changes the protocol instead."""
         return self.status < 200 and self.status != 101
-
-    def first(self, name: bytes) -> bytes | None:
-        """Return the value of the first field of a name, given in small letters."""
-        return next((field.value for field in self.fields if field.name == name), None)
-
-    def all(self, name: bytes) -> list[bytes]:
-        """Return the values of all fields of a name, given in small letters."""
-        return [field.value for field in self.fields if field.name == name]
 
 
 def read_response(block: bytes, method: bytes) -> ResponseHead:
