@@ -12,6 +12,49 @@ import ipaddress
 import attrs
 
 from marchproxy_core.door import Prefix
+from marchproxy_core.http_services import (
+    Auth,
+    AuthType,
+    BackendTls,
+    Cache,
+    Certificate,
+    Compression,
+    HeaderRules,
+    Http,
+    HttpVersion,
+    Retry,
+    RetryOn,
+    Tls,
+    TlsVersion,
+)
+
+__all__ = [
+    "ANY_IPV4",
+    "ANY_IPV6",
+    "Auth",
+    "AuthType",
+    "Backend",
+    "BackendTls",
+    "Balance",
+    "Cache",
+    "Certificate",
+    "Compression",
+    "Endpoint",
+    "HeaderRules",
+    "HealthCheck",
+    "HealthCheckKind",
+    "Http",
+    "HttpVersion",
+    "IPAddress",
+    "Protocol",
+    "ProxyHeader",
+    "ProxyProtocol",
+    "Retry",
+    "RetryOn",
+    "Service",
+    "Tls",
+    "TlsVersion",
+]
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -136,45 +179,13 @@ class ProxyProtocol:
     """Whether clients must begin with a version 2 header; a connection without one is closed."""
 
 
-class AuthType(enum.StrEnum):
-    """How clients prove who they are."""
-
-    NONE = "none"
-    JWT = "jwt"
-
-
-@attrs.frozen(kw_only=True)
-class Auth:
-    """Authentication of requests; only the application tier can do it."""
-
-    type: AuthType = AuthType.NONE
-    issuer: str | None = None
-    audience: tuple[str, ...] = ()
-    keys: tuple[str, ...] = ()
-    """Paths of key files (PEM or JWK)."""
-    jwks_url: str | None = None
-
-
-@attrs.frozen(kw_only=True)
-class Tls:
-    """TLS termination; paths of PEM files."""
-
-    certificate: str | None = None
-    key: str | None = None
-    client_ca: str | None = None
-
-
-@attrs.frozen(kw_only=True)
-class Cache:
-    """HTTP response cache."""
-
-    ttl_s: float = 60.0
-    vary: tuple[str, ...] = ()
-
-
 @attrs.frozen(kw_only=True)
 class Service:
-    """One proxied service; ``name`` is unique and is its identity across reloads."""
+    """One proxied service; ``name`` is unique and is its identity across reloads.
+
+    Raises:
+        ValueError: It asks for what needs HTTP and has no ``http``, or has it where HTTP cannot be.
+    """
 
     name: str
     protocol: Protocol = Protocol.TCP
@@ -184,10 +195,12 @@ class Service:
     """At least one."""
     balance: Balance = Balance.ROUND_ROBIN
     health_check: HealthCheck | None = None
-    auth: Auth = Auth()
+    auth: Auth = attrs.field(default=Auth())
     tls: Tls | None = None
     websocket: bool = False
     cache: Cache | None = None
+    http: Http | None = attrs.field(default=None)
+    """Not None: its connections are read as HTTP. So they are with JWT, WebSocket, cache, and TLS that ends here."""
     proxy_protocol: ProxyProtocol = ProxyProtocol()
     max_connections: int | None = None
     """Open connections or flows at once; None: ``SERVICE_MAX_CONNECTIONS``."""
@@ -202,13 +215,35 @@ class Service:
     origin: str = attrs.field(default="", eq=False)
     """Where it was declared, ``file:line``; not part of what it is."""
 
+    @http.validator
+    def _is_where_it_is_needed(self, attribute: attrs.Attribute[Http | None], value: Http | None) -> None:
+        del attribute
+        ended = self.tls is not None and not self.tls.passthrough
+        if value is None:
+            if ended or self.websocket or self.cache is not None or self.auth.type is not AuthType.NONE:
+                raise ValueError("JWT, WebSocket, a cache and TLS that ends here need http")
+        elif self.protocol is Protocol.UDP or (self.tls is not None and not ended):
+            raise ValueError("neither UDP nor TLS that is passed through can be read as HTTP")
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Names of servers for which it shares a listen address with others, read as HTTP or not; none: any."""
+        if self.http is not None:
+            return self.http.hosts
+        return self.tls.hosts if self.tls is not None else ()
+
     @property
     def slow_path_reasons(self) -> tuple[str, ...]:
         """Why only a full-feature tier can carry it; empty for a fast-path service."""
+        passthrough = self.tls is not None and self.tls.passthrough
         asks = {
             f"auth_type is {self.auth.type.value}": self.auth.type is not AuthType.NONE,
-            "tls_enabled": self.tls is not None,
+            "tls_enabled": self.tls is not None and not passthrough,
+            "tls_passthrough": passthrough,
             "websocket": self.websocket,
             "cache_enabled": self.cache is not None,
         }
-        return tuple(reason for reason, asked in asks.items() if asked)
+        reasons = tuple(reason for reason, asked in asks.items() if asked)
+        if self.http is None:
+            return reasons
+        return (*reasons, *self.http.asks) or ("http: true",)

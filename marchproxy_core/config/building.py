@@ -16,9 +16,11 @@ from marchproxy_core.services import (
     AuthType,
     Backend,
     Cache,
+    Certificate,
     Endpoint,
     HealthCheck,
     HealthCheckKind,
+    Http,
     Protocol,
     ProxyHeader,
     ProxyProtocol,
@@ -73,6 +75,7 @@ class _Builder:
         self._keys = keys
         self._value = keys.value
         self._problems = problems
+        self._before = len(problems.found)
         self._notes = notes
 
     def build(self, known_tiers: Collection[str]) -> Service | None:
@@ -86,7 +89,7 @@ class _Builder:
         health_check = self._health_check()
         self._check_tier(known_tiers)
         self._check_door()
-        if value.name is None or not backends or not listen:
+        if value.name is None or not backends or not listen or len(self._problems.found) > self._before:
             return None
         self._note_unused(value.name)
         if all(backend.weight == 0 for backend in backends):
@@ -103,6 +106,7 @@ class _Builder:
             tls=self._tls(value.name),
             websocket=value.websocket,
             cache=Cache(ttl_s=value.cache_ttl, vary=value.cache_vary) if value.cache_enabled else None,
+            http=Http() if self._needs_http() else None,
             proxy_protocol=self._proxy_protocol(),
             max_connections=value.max_connections,
             connection_rate=value.connection_rate,
@@ -272,7 +276,18 @@ class _Builder:
             return None
         if value.tls_certificate is None:
             self._note(name, "tls_enabled has no tls_certificate, so no TLS connection can be accepted")
-        return Tls(certificate=value.tls_certificate, key=value.tls_key, client_ca=value.tls_client_ca)
+            return Tls(client_ca=value.tls_client_ca)
+        certificate = Certificate(certificate=value.tls_certificate, key=value.tls_key)
+        return Tls(certificates=(certificate,), client_ca=value.tls_client_ca)
+
+    def _needs_http(self) -> bool:
+        value = self._value
+        return (
+            value.auth_type is not AuthType.NONE
+            or value.tls_enabled
+            or value.websocket
+            or value.cache_enabled
+        )
 
     def _proxy_protocol(self) -> ProxyProtocol:
         value = self._value.proxy_protocol

@@ -12,7 +12,18 @@ import attrs
 import trio
 
 from marchproxy_core.model import Outcome, Path, ProbeReport, TierStats, Verdict
-from marchproxy_core.services import Auth, AuthType, Backend, Cache, Endpoint, Protocol, Service, Tls
+from marchproxy_core.services import (
+    Auth,
+    AuthType,
+    Backend,
+    Cache,
+    Certificate,
+    Endpoint,
+    Http,
+    Protocol,
+    Service,
+    Tls,
+)
 from marchproxy_core.testing.census import ResourceCensus, assert_nothing_leaked
 from marchproxy_core.testing.lab.naming import in_own_thread
 
@@ -27,13 +38,21 @@ _CAPABILITY_VERSION_3 = 0x20080522  # include/uapi/linux/capability.h
 
 _HERE = Endpoint.parse("192.0.2.1:80")
 _PLAIN = Service(name="plain", listen=(_HERE,), backends=(Backend(endpoint=_HERE),))
+_HTTP = attrs.evolve(_PLAIN, name="http", http=Http())
 _KINDS = (
     _PLAIN,
     attrs.evolve(_PLAIN, name="udp", protocol=Protocol.UDP),
-    attrs.evolve(_PLAIN, name="jwt", auth=Auth(type=AuthType.JWT, issuer="https://example.org")),
-    attrs.evolve(_PLAIN, name="tls", tls=Tls(certificate="/nowhere.pem", key="/nowhere.key")),
-    attrs.evolve(_PLAIN, name="websocket", websocket=True),
-    attrs.evolve(_PLAIN, name="cache", cache=Cache()),
+    attrs.evolve(_PLAIN, name="passthrough", tls=Tls(passthrough=True, hosts=("example.org",))),
+    _HTTP,
+    attrs.evolve(_HTTP, name="hosts", http=Http(hosts=("example.org",), paths=("/api",))),
+    attrs.evolve(_HTTP, name="jwt", auth=Auth(type=AuthType.JWT, issuer="https://example.org")),
+    attrs.evolve(
+        _HTTP,
+        name="tls",
+        tls=Tls(certificates=(Certificate(certificate="/nowhere.pem", key="/nowhere.key"),)),
+    ),
+    attrs.evolve(_HTTP, name="websocket", websocket=True),
+    attrs.evolve(_HTTP, name="cache", cache=Cache()),
 )
 
 

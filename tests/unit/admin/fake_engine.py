@@ -30,7 +30,7 @@ from marchproxy_core.model import (
     TierStats,
 )
 from marchproxy_core.plugins import PluginRow
-from marchproxy_core.services import Auth, AuthType, Backend, Endpoint, Protocol, Service
+from marchproxy_core.services import Auth, AuthType, Backend, Endpoint, Http, Protocol, Service
 
 if TYPE_CHECKING:
     from marchproxy_core.door import DoorChange, KnownRule
@@ -58,6 +58,7 @@ LOCKED = Service(
     listen=(Endpoint.parse("0.0.0.0:8443"),),
     backends=(Backend(endpoint=Endpoint.parse("10.0.0.4:80")),),
     auth=Auth(type=AuthType.JWT),
+    http=Http(),
 )
 
 

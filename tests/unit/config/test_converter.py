@@ -16,16 +16,25 @@ from marchproxy_core.services import (
     Auth,
     AuthType,
     Backend,
+    BackendTls,
     Balance,
     Cache,
+    Certificate,
+    Compression,
     Endpoint,
+    HeaderRules,
     HealthCheck,
     HealthCheckKind,
+    Http,
+    HttpVersion,
     Protocol,
     ProxyHeader,
     ProxyProtocol,
+    Retry,
+    RetryOn,
     Service,
     Tls,
+    TlsVersion,
 )
 
 ADDRESSES = st.ip_addresses()
@@ -33,35 +42,79 @@ PREFIXES = st.builds(ipaddress.ip_network, ADDRESSES)
 ENDPOINTS = st.builds(Endpoint, ADDRESSES, st.integers(0, 65535))
 TEXTS = st.text(max_size=10)
 RATES = st.none() | st.floats(0.001, 1e9)
-SERVICES = st.builds(
-    Service,
-    name=TEXTS,
-    protocol=st.sampled_from(Protocol),
-    listen=st.lists(ENDPOINTS, max_size=3).map(tuple),
-    backends=st.lists(
-        st.builds(Backend, endpoint=ENDPOINTS, weight=st.integers(0, 65535))
-        | st.builds(Backend, endpoint=ENDPOINTS, weight=st.just(0), flush=st.booleans()),
-        max_size=3,
-    ).map(tuple),
-    balance=st.sampled_from(Balance),
-    health_check=st.none()
-    | st.builds(
-        HealthCheck,
-        kind=st.sampled_from(HealthCheckKind),
-        port=st.none() | st.integers(1, 65535),
-        expect_status=st.tuples(st.integers(100, 599), st.integers(100, 599)),
-    ),
-    auth=st.builds(Auth, type=st.sampled_from(AuthType), audience=st.lists(TEXTS, max_size=2).map(tuple)),
-    tls=st.none() | st.builds(Tls, certificate=st.none() | TEXTS),
-    websocket=st.booleans(),
-    cache=st.none() | st.builds(Cache, ttl_s=st.floats(0, 100), vary=st.lists(TEXTS, max_size=2).map(tuple)),
-    proxy_protocol=st.builds(ProxyProtocol, send=st.sampled_from(ProxyHeader), accept=st.booleans()),
-    max_connections=st.none() | st.integers(1, 9),
-    connection_rate=RATES,
-    tier=st.none() | TEXTS,
-    block=st.lists(PREFIXES, max_size=2).map(tuple),
-    origin=TEXTS,
+
+
+def _services(more: dict[str, st.SearchStrategy[object]]) -> st.SearchStrategy[Service]:
+    return st.builds(
+        Service,
+        name=TEXTS,
+        listen=st.lists(ENDPOINTS, max_size=3).map(tuple),
+        backends=st.lists(
+            st.builds(Backend, endpoint=ENDPOINTS, weight=st.integers(0, 65535))
+            | st.builds(Backend, endpoint=ENDPOINTS, weight=st.just(0), flush=st.booleans()),
+            max_size=3,
+        ).map(tuple),
+        balance=st.sampled_from(Balance),
+        health_check=st.none()
+        | st.builds(
+            HealthCheck,
+            kind=st.sampled_from(HealthCheckKind),
+            port=st.none() | st.integers(1, 65535),
+            expect_status=st.tuples(st.integers(100, 599), st.integers(100, 599)),
+        ),
+        proxy_protocol=st.builds(ProxyProtocol, send=st.sampled_from(ProxyHeader), accept=st.booleans()),
+        max_connections=st.none() | st.integers(1, 9),
+        connection_rate=RATES,
+        tier=st.none() | TEXTS,
+        block=st.lists(PREFIXES, max_size=2).map(tuple),
+        origin=TEXTS,
+        **more,
+    )
+
+
+NAMES = st.lists(TEXTS, max_size=2).map(tuple)
+HEADERS = st.lists(st.tuples(TEXTS, TEXTS), max_size=2).map(tuple)
+RULES = st.builds(HeaderRules, set=HEADERS, add=HEADERS, remove=NAMES)
+AUTH = st.builds(
+    Auth, type=st.sampled_from(AuthType), audience=NAMES, algorithms=NAMES, forward_claims=HEADERS
 )
+CERTIFICATES = st.lists(st.builds(Certificate, certificate=TEXTS, key=st.none() | TEXTS), max_size=2)
+TLS = st.builds(
+    Tls,
+    certificates=CERTIFICATES.map(tuple),
+    client_ca=st.none() | TEXTS,
+    client_optional=st.booleans(),
+    min_version=st.sampled_from(TlsVersion),
+)
+HTTP = st.builds(
+    Http,
+    hosts=NAMES,
+    paths=NAMES,
+    strip_path=st.booleans(),
+    host_header=st.none() | TEXTS,
+    request_headers=RULES,
+    response_headers=RULES,
+    compression=st.lists(st.sampled_from(Compression), unique=True).map(tuple),
+    retry=st.builds(
+        Retry, on=st.frozensets(st.sampled_from(RetryOn)), try_timeout_s=st.none() | st.floats(0, 9)
+    ),
+    request_rate=RATES,
+    access_log=st.floats(0, 1),
+    backend_protocol=st.sampled_from(HttpVersion),
+    backend_tls=st.none() | st.builds(BackendTls, ca=st.none() | TEXTS, verify=st.booleans()),
+)
+READ_AS_HTTP: dict[str, st.SearchStrategy[object]] = {
+    "http": HTTP,
+    "auth": AUTH,
+    "tls": st.none() | TLS,
+    "websocket": st.booleans(),
+    "cache": st.none() | st.builds(Cache, ttl_s=st.floats(0, 100), vary=NAMES),
+}
+PASSED_THROUGH: dict[str, st.SearchStrategy[object]] = {
+    "tls": st.builds(Tls, passthrough=st.just(True), hosts=NAMES)
+}
+PLAIN: dict[str, st.SearchStrategy[object]] = {"protocol": st.sampled_from(Protocol)}
+SERVICES = st.one_of(*(_services(more) for more in (READ_AS_HTTP, PASSED_THROUGH, PLAIN)))
 SETTINGS = st.builds(
     Settings,
     enable=st.dictionaries(TEXTS, st.sampled_from(Enable)),

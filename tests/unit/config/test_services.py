@@ -14,6 +14,7 @@ from marchproxy_core.services import (
     Backend,
     Balance,
     Cache,
+    Certificate,
     Endpoint,
     HealthCheck,
     HealthCheckKind,
@@ -142,7 +143,9 @@ def test_everything_that_a_service_may_say() -> None:
     )
     assert (service.auth.issuer, service.auth.audience, service.auth.keys) == ("me", ("a", "b"), ("/k.pem",))
     assert service.auth.jwks_url == "https://a.example/keys"
-    assert service.tls == Tls(certificate="c.pem", key="k.pem", client_ca="ca.pem")
+    assert service.tls == Tls(
+        certificates=(Certificate(certificate="c.pem", key="k.pem"),), client_ca="ca.pem"
+    )
     assert service.proxy_protocol == ProxyProtocol(send=ProxyHeader.V2, accept=True)
     assert service.cache == Cache(ttl_s=300.0, vary=("Authorization", "Content-Type"))
     assert (service.balance, service.websocket, service.tier) == (Balance.MAGLEV, True, "application")
