@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 ORDER = 700
 _NAME = "sockets"
-_ENTRY = "marchproxy_sockets.worker:main"
+_ENTRY = "marchproxy_core.relay.worker:main"
 _KERNEL = (4, 14, 0)  # smaps_rollup; SO_REUSEPORT, splice and EPOLLRDHUP are older
 
 

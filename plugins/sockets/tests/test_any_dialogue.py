@@ -21,15 +21,15 @@ from hypothesis import strategies as st
 
 from marchproxy_core.config import Settings
 from marchproxy_core.model import BackendView, Role
+from marchproxy_core.relay.carried import Carried
+from marchproxy_core.relay.loop import Loop
+from marchproxy_core.relay.proxy_header import encode_v2
+from marchproxy_core.relay.tcp.pipes import Pipes
+from marchproxy_core.relay.tcp.service import TcpService
 from marchproxy_core.services import Backend, Endpoint, ProxyHeader, ProxyProtocol, Service
 from marchproxy_core.workers.cells import CellBook
 from marchproxy_core.workers.ledger import ACTIVE, BYTES_IN, BYTES_OUT, Ledger
 from marchproxy_core.workers.messages import ServiceWork
-from marchproxy_sockets.carried import Carried
-from marchproxy_sockets.loop import Loop
-from marchproxy_sockets.proxy_header import encode_v2
-from marchproxy_sockets.tcp.pipes import Pipes
-from marchproxy_sockets.tcp.service import TcpService
 
 PATIENCE_S = 10
 NOISE = os.urandom(1 << 20)

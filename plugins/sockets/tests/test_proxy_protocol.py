@@ -6,10 +6,10 @@ import pytest
 import trio
 
 from marchproxy_core.config import Settings
+from marchproxy_core.relay.proxy_header import decode_v2, encode_v2
 from marchproxy_core.services import Balance, ProxyHeader, ProxyProtocol
 from marchproxy_core.testing import open_loopback_wire, until
 from marchproxy_core.testing.servers import receive_all, receive_exactly, tcp_server
-from marchproxy_sockets.proxy_header import decode_v2, encode_v2
 
 CLIENT = ("198.51.100.7", 4711)
 FRONT = ("203.0.113.1", 443)

@@ -16,25 +16,23 @@ from typing import TYPE_CHECKING, Final, final
 import structlog
 
 from marchproxy_core.drops import DropReason
+from marchproxy_core.relay.accepting import RESET_ON_CLOSE
+from marchproxy_core.relay.loop import TICK_S
+from marchproxy_core.relay.outgoing import NO_DESCRIPTORS
+from marchproxy_core.relay.proxy_header import encode_v1, encode_v2
+from marchproxy_core.relay.tcp.end import NOBODY, WATCH, End
+from marchproxy_core.relay.tcp.greeting import Greeting
 from marchproxy_core.services import ProxyHeader
 from marchproxy_core.workers.ledger import BYTES_IN, BYTES_OUT
-from marchproxy_sockets.loop import TICK_S
-from marchproxy_sockets.outgoing import NO_DESCRIPTORS
-from marchproxy_sockets.proxy_header import encode_v1, encode_v2
-from marchproxy_sockets.tcp.end import NOBODY, WATCH, End
-from marchproxy_sockets.tcp.greeting import Greeting
 
 if TYPE_CHECKING:
+    from marchproxy_core.relay.accepting import Address
+    from marchproxy_core.relay.proxy_header import Decoded
+    from marchproxy_core.relay.tcp.service import TcpService
     from marchproxy_core.services import Endpoint
-    from marchproxy_sockets.proxy_header import Decoded
-    from marchproxy_sockets.tcp.service import TcpService
 
 log = structlog.get_logger()
 
-Address = tuple[str, int] | tuple[str, int, int, int]
-
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-"""For SO_LINGER: close(2) then sends a reset (socket(7))."""
 _STREAM: Final = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 
 

@@ -6,11 +6,11 @@ import os
 from typing import TYPE_CHECKING, final
 
 from marchproxy_core.drops import DropReason
-from marchproxy_sockets.proxy_header import BadHeader, decode_v2
-from marchproxy_sockets.tcp.end import CHUNK_BYTES, GONE
+from marchproxy_core.relay.proxy_header import BadHeader, decode_v2
+from marchproxy_core.relay.tcp.end import CHUNK_BYTES, GONE
 
 if TYPE_CHECKING:
-    from marchproxy_sockets.tcp.connection import Connection
+    from marchproxy_core.relay.tcp.connection import Connection
 
 
 @final

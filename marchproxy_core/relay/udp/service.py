@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING, Final, final
 import attrs
 
 from marchproxy_core.drops import DropReason
+from marchproxy_core.relay.udp.flow import Flow
 from marchproxy_core.services import Endpoint
 from marchproxy_core.workers.ledger import BYTES_IN, BYTES_OUT, PACKETS_IN, PACKETS_OUT
-from marchproxy_sockets.udp.flow import Flow
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
 
-    from marchproxy_sockets.carried import Carried
-    from marchproxy_sockets.loop import Loop
-    from marchproxy_sockets.proxy_header import Address
+    from marchproxy_core.relay.carried import Carried
+    from marchproxy_core.relay.loop import Loop
+    from marchproxy_core.relay.proxy_header import Address
 
 MOST_FLOWS: Final = 16384
 """Flows of one service in one worker. A flood of made-up client addresses takes this many descriptors and no more."""

@@ -14,11 +14,11 @@ import socket
 from socket import SocketType
 from typing import TYPE_CHECKING, Final, final
 
-from marchproxy_sockets.tcp.pipes import PIPE_BYTES
+from marchproxy_core.relay.tcp.pipes import PIPE_BYTES
 
 if TYPE_CHECKING:
-    from marchproxy_sockets.tcp.connection import Connection
-    from marchproxy_sockets.tcp.pipes import Pipe
+    from marchproxy_core.relay.tcp.connection import Connection
+    from marchproxy_core.relay.tcp.pipes import Pipe
 
 CHUNK_BYTES = 1 << 16
 BURST_BYTES = 1 << 20

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marchproxy_sockets.proxy_header import (
+from marchproxy_core.relay.proxy_header import (
     MOST_BYTES,
     SIGNATURE,
     BadHeader,

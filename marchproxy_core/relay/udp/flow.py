@@ -10,14 +10,14 @@ from socket import SocketType
 from typing import TYPE_CHECKING, Final, final
 
 from marchproxy_core.drops import DropReason
-from marchproxy_sockets.outgoing import NO_DESCRIPTORS, set_buffers
+from marchproxy_core.relay.outgoing import NO_DESCRIPTORS, set_buffers
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    from marchproxy_core.relay.proxy_header import Address
+    from marchproxy_core.relay.udp.service import Listening, UdpService
     from marchproxy_core.services import Endpoint
-    from marchproxy_sockets.proxy_header import Address
-    from marchproxy_sockets.udp.service import Listening, UdpService
 
 _DATAGRAM: Final = int(socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 _NO_PORT: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAGAIN})

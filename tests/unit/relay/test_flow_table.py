@@ -10,13 +10,13 @@ import pytest
 
 from marchproxy_core.config import Settings
 from marchproxy_core.model import BackendView, Role
+from marchproxy_core.relay.carried import Carried
+from marchproxy_core.relay.loop import Loop
+from marchproxy_core.relay.udp import service as udp
 from marchproxy_core.services import Backend, Endpoint, Protocol, Service
 from marchproxy_core.workers.cells import CellBook
 from marchproxy_core.workers.ledger import ACTIVE, DROPS, Ledger
 from marchproxy_core.workers.messages import ServiceWork
-from marchproxy_sockets.carried import Carried
-from marchproxy_sockets.loop import Loop
-from marchproxy_sockets.udp import service as udp
 
 
 def a_socket() -> socket.socket:

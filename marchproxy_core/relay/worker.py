@@ -1,30 +1,30 @@
-"""A worker process of the sockets tier: follows the control process's word and runs the loop."""
+"""A worker process: follows the control process's word and runs the loop."""
 
 from __future__ import annotations
 
 import select
 import socket
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
 from marchproxy_core.door import Screen
 from marchproxy_core.drops import DropReason
 from marchproxy_core.model import Role
-from marchproxy_core.services import Protocol
+from marchproxy_core.relay.carried import Carried
+from marchproxy_core.relay.loop import Loop
+from marchproxy_core.relay.tcp.pipes import Pipes
+from marchproxy_core.relay.tcp.service import TcpService
+from marchproxy_core.relay.udp.service import DATAGRAM_BYTES, UdpService
+from marchproxy_core.services import Protocol as Transport
 from marchproxy_core.workers.ledger import ALL_OPENED
 from marchproxy_core.workers.messages import Doors, Flush, Lend, Retire, Work
-from marchproxy_sockets.carried import Carried
-from marchproxy_sockets.loop import Loop
-from marchproxy_sockets.tcp.pipes import Pipes
-from marchproxy_sockets.tcp.service import TcpService
-from marchproxy_sockets.udp.service import DATAGRAM_BYTES, UdpService
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from marchproxy_core.config import Settings
-    from marchproxy_core.services import Endpoint
+    from marchproxy_core.services import Endpoint, Service
     from marchproxy_core.workers.child import Worker
     from marchproxy_core.workers.messages import ServiceWork
 
@@ -40,16 +40,51 @@ def main(worker: Worker) -> None:
         relay.close()
 
 
-@final
+class Relayed(Protocol):
+    """A service in this worker: accepts clients, and moves their bytes."""
+
+    carried: Carried
+
+    @property
+    def active(self) -> int:
+        """Number of open connections or flows."""
+        ...
+
+    def update(self) -> None:
+        """Follow what changed in :attr:`carried`."""
+        ...
+
+    def listen(self, sockets: Sequence[tuple[Endpoint, socket.socket]], *, serve_out: bool = False) -> None:
+        """Accept from exactly these sockets, which it owns; those not named any more are closed.
+
+        Args:
+            sockets: The sockets, each with its address.
+            serve_out: Whether those that go away are gone for good, so that who waits in them is served first.
+        """
+        ...
+
+    def drain(self) -> None:
+        """Serve who waits already, then take nobody any more."""
+        ...
+
+    def leave(self, taken: set[Endpoint]) -> None:
+        """While draining, give up addresses that another service has now."""
+        ...
+
+    def close(self, reason: DropReason | None = None) -> None:
+        """End everything at once; ``reason`` counts for each connection that is cut."""
+        ...
+
+
 class Relay:
-    """All services of this worker."""
+    """All services of this worker; a tier may carry some of them in ways of its own, see :meth:`make`."""
 
     def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-        self._loop = Loop()
-        self._pipes = Pipes()
+        self.worker = worker
+        self.loop = Loop()
+        self.pipes = Pipes()
         self._datagram = memoryview(bytearray(DATAGRAM_BYTES))
-        self._services: dict[str, TcpService | UdpService] = {}
+        self._services: dict[str, Relayed] = {}
         self._lent: dict[int, tuple[Endpoint, socket.socket]] = {}
         self._given: dict[tuple[str, int], socket.socket] = {}
         """Copies of what is lent, one for each service that takes clients from it."""
@@ -61,9 +96,9 @@ class Relay:
 
     def run(self) -> None:
         """Run until the channel ends, or the last connection after a retirement."""
-        self._loop.watch(self._worker.channel.fileno(), select.EPOLLIN, self._on_word)
-        self._loop.on_tick = self._on_tick
-        self._loop.run()
+        self.loop.watch(self.worker.channel.fileno(), select.EPOLLIN, self._on_word)
+        self.loop.on_tick = self._on_tick
+        self.loop.run()
 
     def close(self) -> None:
         """Cut every connection and give everything back."""
@@ -72,15 +107,15 @@ class Relay:
             service.close(DropReason.DRAIN_TIMEOUT)
         for _, sock in self._lent.values():
             sock.close()
-        self._loop.close()
-        self._pipes.close()
+        self.loop.close()
+        self.pipes.close()
 
     def _on_word(self, events: int) -> None:
         del events
         try:
-            messages = self._worker.channel.receive()
+            messages = self.worker.channel.receive()
         except EOFError:
-            self._loop.stop()
+            self.loop.stop()
             return
         for message, descriptor in messages:
             match message:
@@ -102,7 +137,7 @@ class Relay:
         settings = self._settings
         if settings is None or work.settings != settings:
             self._settings = settings = work.settings
-            self._worker.configure(settings)
+            self.worker.configure(settings)
         names = {one.service.name for one in work.services}
         for service in self._services.values():
             service.carried.screen = self._screen
@@ -114,20 +149,20 @@ class Relay:
         named = {number for one in work.services for number in one.listeners}
         for number in [number for number in self._lent if number not in named]:
             self._lent.pop(number)[1].close()
-        self._worker.applied(work.version)
+        self.worker.applied(work.version)
 
     def _carry(self, work: ServiceWork, settings: Settings) -> None:
         name = work.service.name
         service = self._services.get(name)
-        if service is not None and service.carried.work.service.protocol is not work.service.protocol:
+        if service is not None and not self.is_same_kind(service.carried.work.service, work.service):
             self._drop(name)
             service = None
         if service is None:
             if work.role is Role.DRAINING:
                 return  # a worker that came later has nothing of it
-            carried = Carried(self._worker, work, settings)
+            carried = Carried(self.worker, work, settings)
             carried.screen = self._screen
-            service = self._services[name] = self._make(carried)
+            service = self._services[name] = self.make(carried)
         else:
             service.carried.update(work, settings)
             service.update()
@@ -143,22 +178,30 @@ class Relay:
         taken = {
             self._lent[number][0]
             for one in work.services
-            if one.service.protocol is Protocol.UDP
+            if one.service.protocol is Transport.UDP
             for number in one.listeners
         }
         for one in work.services:
             service = self._services.get(one.service.name)
-            if one.role is Role.DRAINING and isinstance(service, UdpService):
+            if one.role is Role.DRAINING and service is not None:
                 service.leave(taken)
 
-    def _make(self, carried: Carried) -> TcpService | UdpService:
-        if carried.work.service.protocol is Protocol.TCP:
-            return TcpService(self._loop, carried, self._pipes)
-        return UdpService(self._loop, carried, self._datagram)
+    def make(self, carried: Carried) -> Relayed:
+        """Make what carries a service."""
+        if carried.work.service.protocol is Transport.TCP:
+            return TcpService(self.loop, carried, self.pipes)
+        return UdpService(self.loop, carried, self._datagram)
+
+    def is_same_kind(self, before: Service, after: Service) -> bool:
+        """Whether what :meth:`make` made for a service can go on with it as it is after a reload."""
+        return before.protocol is after.protocol
+
+    def look(self) -> None:
+        """Called four times a second; for what a tier has to look at."""
 
     def _give(
         self,
-        service: TcpService | UdpService,
+        service: Relayed,
         name: str,
         numbers: tuple[int, ...],
         *,
@@ -182,7 +225,7 @@ class Relay:
         self._take_back(name, ())
 
     def _retire(self) -> None:
-        self._retired_s = self._loop.now_s
+        self._retired_s = self.loop.now_s
         for name, service in self._services.items():
             self._give(service, name, ())
         log.info("worker.retired", connections=self._active)
@@ -195,23 +238,24 @@ class Relay:
                 service.update()
 
     def _on_tick(self) -> None:
-        self._worker.beat()
+        self.worker.beat()
         for service in self._services.values():
-            service.carried.look(self._loop.now_s)
+            service.carried.look(self.loop.now_s)
+        self.look()
         if self._settings is None:
             return
         if self._retired_s is not None:
-            late = self._loop.now_s - self._retired_s > self._settings.drain_timeout
+            late = self.loop.now_s - self._retired_s > self._settings.drain_timeout
             if late:
                 for name in tuple(self._services):
                     self._drop(name)
             if late or not self._active:
-                self._loop.stop()
+                self.loop.stop()
         most = self._settings.max_requests_per_worker
-        opened = self._worker.ledger.mine[ALL_OPENED] - self._opened_before
+        opened = self.worker.ledger.mine[ALL_OPENED] - self._opened_before
         if most and opened >= most and not self._asked_for_successor:
             self._asked_for_successor = True
-            self._worker.wants_successor()
+            self.worker.wants_successor()
 
     @property
     def _active(self) -> int:
