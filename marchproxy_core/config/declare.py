@@ -75,8 +75,11 @@ def setting(
     return cast("T | D", field)
 
 
-def declared(owner: type[attrs.AttrsInstance]) -> tuple[Setting, ...]:
-    """The declarations of a class, in order; fields without one are left out."""
+def declared(
+    owner: type[attrs.AttrsInstance], beyond: type[attrs.AttrsInstance] | None = None
+) -> tuple[Setting, ...]:
+    """The declarations of a class, in order; fields without one are left out, and those that ``beyond`` has too."""
+    above = set() if beyond is None else {field.name for field in attrs.fields(beyond)}
     return tuple(
         Setting(
             variable=field.name.upper(),
@@ -89,5 +92,5 @@ def declared(owner: type[attrs.AttrsInstance]) -> tuple[Setting, ...]:
             secret=field.metadata[_KEY]["secret"],
         )
         for field in attrs.fields(owner)
-        if _KEY in field.metadata
+        if _KEY in field.metadata and field.name not in above
     )

@@ -216,24 +216,26 @@ class Text:
 
 @attrs.frozen
 class ListOf(Generic[T]):
-    """Values separated by ``separator``, or a YAML list; no value twice."""
+    """Values separated by ``separator``, or a YAML list; no value twice where ``once``."""
 
     item: Kind[T]
     plural: str
     separator: str = ","
+    once: bool = True
 
     @property
     def want(self) -> str:
         """What is accepted."""
-        mark = {",": "commas", ";": "semicolons"}[self.separator]
-        return f"{self.plural}, each once, separated by {mark} or as a YAML list"
+        mark = {",": "commas", ";": "semicolons", "\n": "line breaks"}[self.separator]
+        each = ", each once," if self.once else ""
+        return f"{self.plural}{each} separated by {mark} or as a YAML list"
 
     def parse(self, text: str) -> tuple[T, ...]:
         """Read the values; empty text is an empty list."""
         if not text.strip():
             return ()
-        items = tuple(self.item.parse(part.strip()) for part in text.split(self.separator))
-        if len(set(items)) != len(items):
+        items = tuple(self.item.parse(part.strip()) for part in text.strip().split(self.separator))
+        if self.once and len(set(items)) != len(items):
             raise ValueError(text)
         return items
 

@@ -29,6 +29,22 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     return found[0] if found else None
 
 
+class Misread(ValueError):
+    """Text that is no value, by one who knows more than the kind's ``want``."""
+
+    def __init__(self, text: str, *, want: str | None = None, nearest: str | None = None) -> None:
+        """Keep what to tell.
+
+        Args:
+            text: What was read.
+            want: What is accepted instead, where the kind's own sentence does not say it.
+            nearest: The value that was probably meant.
+        """
+        super().__init__(text)
+        self.want = want
+        self.nearest = nearest
+
+
 class Problems:
     """The problems of one source, in the order found."""
 

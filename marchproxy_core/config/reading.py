@@ -9,7 +9,7 @@ import attrs
 
 from marchproxy_core.config.declare import Setting, declared
 from marchproxy_core.config.document import Entries, Items, Node, Scalar
-from marchproxy_core.config.problems import Problems, nearest, quote
+from marchproxy_core.config.problems import Misread, Problems, nearest, quote
 from marchproxy_core.config.service_keys import BackendKeys, BackendList, Section, backend_keys
 from marchproxy_core.door import NotAPrefix
 
@@ -47,6 +47,7 @@ def read_value(node: Node, one: Setting, path: str, problems: Problems) -> tuple
     """The value of a node as its declaration reads it, in a tuple of one; None when it was wrong."""
     separator = getattr(one.kind, "separator", None)
     near: str | None = None
+    want = one.kind.want
     try:
         if isinstance(node, Scalar):
             return (one.kind.parse(node.text),)
@@ -56,9 +57,11 @@ def read_value(node: Node, one: Setting, path: str, problems: Problems) -> tuple
                 return (one.kind.parse(separator.join(texts)),)
     except NotAPrefix as error:
         near = error.nearest
+    except Misread as error:
+        near, want = error.nearest, error.want or want
     except ValueError:
         pass
-    problems.add(node.line, path, got_list(node) if not one.secret else "(not shown)", one.kind.want, near)
+    problems.add(node.line, path, got_list(node) if not one.secret else "(not shown)", want, near)
     return None
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from marchproxy_core.config.declare import Setting, declared
 from marchproxy_core.config.document import MAX_BYTES, MAX_DEPTH
 from marchproxy_core.config.given import OWN_PREFIXES, SHARED_PREFIXES, all_settings
+from marchproxy_core.config.http_keys import CacheKeys, HttpKeys
 from marchproxy_core.config.service_keys import BackendKeys, HealthKeys, ProxyKeys, ServiceKeys
-
-if TYPE_CHECKING:
-    import attrs
+from marchproxy_core.config.tls_keys import BackendTlsKeys, TlsKeys
 
 HEAD = f"""# Settings and services
 
@@ -77,31 +75,52 @@ To take a backend out, give it `weight: 0` and reload: it drains, for as long as
 what is left at once, and wins over a weight, which is back when `flush` goes. A backend that is taken out of the list
 keeps what it has, as with weight 0. Health checks go on at weight 0 and while it is flushed.
 
-Two services may not have the same listen address and protocol. One on every address and one on a single address of the
-same port go together: connections to that address go to the second one, as the kernel prefers the socket bound more
+Two services may have the same listen address when both are read as HTTP, or clients of both speak TLS, and no host and
+path is claimed by both: `hosts` and `paths` say whose a request is. The most special host goes first, an exact one
+before a wildcard, then the longest path. They must agree about what comes before a request: `tls_enabled`,
+`tls_client_ca`, `tls_client_auth`, `tls_min_version` (where TLS ends here), `proxy_protocol.accept` and `tier`. With
+`tls_passthrough` `hosts` alone count, against those of services whose TLS ends here too; a client that asks for no name
+gets a service without `hosts`.
+
+Otherwise the same address and protocol twice is an error. One service on every address and one on a single address of
+the same port go together: connections to that address go to the second one, as the kernel prefers the socket bound more
 exactly. The same holds for `ADMIN_LISTEN`. Where the kernel has no IPv6, a port alone is every IPv4 address, which the
 log says; an IPv6 address that is written out cannot be opened there.
 
-With `protocol: udp`, `auth_type: jwt`, `tls_enabled`, `websocket`, `cache_enabled` and `proxy_protocol` are errors, and
-a health check needs a `port`. A service without them is fast-path: any tier may carry it.
+A service is read as HTTP when it has a key about requests or about TLS to backends, or has `auth_type: jwt`,
+`tls_enabled` without `tls_passthrough`, `websocket` or `cache_enabled`. A flag that is false and an empty list ask for
+nothing. With `protocol: udp` all of that and `proxy_protocol` are errors, and a health check needs a `port`. With
+`tls_passthrough` what needs to see a request is an error, and so is what says how TLS ends. A service that is neither
+read as HTTP nor passes TLS through is fast-path: any tier may carry it.
+
+Headers are written `Name: value`, several as a YAML list, or one a line: values may have commas. First headers are
+removed, then set, then added.
 """
 
 
 def reference() -> str:
     """The whole page."""
     settings = "".join(_setting_row(one) for one in all_settings(()).values())
-    sections = (("A backend", BackendKeys), ("A health check", HealthKeys), ("The PROXY protocol", ProxyKeys))
+    sections = (
+        ("Authentication and TLS of a service", declared(TlsKeys)),
+        ("WebSocket and cache of a service", declared(CacheKeys, BackendTlsKeys)),
+        ("Requests of a service", declared(HttpKeys, CacheKeys)),
+        ("TLS to backends of a service", declared(BackendTlsKeys, TlsKeys)),
+        ("A backend", declared(BackendKeys)),
+        ("A health check", declared(HealthKeys)),
+        ("The PROXY protocol", declared(ProxyKeys)),
+    )
     return (
         HEAD
         + SETTINGS_HEAD
         + settings
         + "\n"
         + SERVICES
-        + _key_rows(ServiceKeys)
+        + _key_rows(declared(ServiceKeys, HttpKeys))
         + AFTER
         + "".join(
-            f"\n### {title}\n\n| key | values | default | what it does |\n|---|---|---|---|\n{_key_rows(owner)}"
-            for title, owner in sections
+            f"\n### {title}\n\n| key | values | default | what it does |\n|---|---|---|---|\n{_key_rows(keys)}"
+            for title, keys in sections
         )
     )
 
@@ -122,8 +141,8 @@ def _setting_row(one: Setting) -> str:
     return "| " + " | ".join(map(_cell, cells)) + " |\n"
 
 
-def _key_rows(owner: type[attrs.AttrsInstance]) -> str:
-    rows = ((f"`{one.attribute}`", one.kind.want, _default(one), one.doc) for one in declared(owner))
+def _key_rows(keys: tuple[Setting, ...]) -> str:
+    rows = ((f"`{one.attribute}`", one.kind.want, _default(one), one.doc) for one in keys)
     return "".join("| " + " | ".join(map(_cell, row)) + " |\n" for row in rows)
 
 

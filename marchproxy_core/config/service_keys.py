@@ -10,6 +10,7 @@ import attrs
 
 from marchproxy_core.config.choices import COUNT, DAY_S, PREFIXES, RATE, TIER_NAME
 from marchproxy_core.config.declare import setting
+from marchproxy_core.config.http_keys import HttpKeys
 from marchproxy_core.config.kinds import (
     FALSE_WORDS,
     TRUE_WORDS,
@@ -25,7 +26,6 @@ from marchproxy_core.door import Prefix
 from marchproxy_core.services import (
     ANY_IPV4,
     ANY_IPV6,
-    AuthType,
     Balance,
     Endpoint,
     HealthCheckKind,
@@ -37,7 +37,6 @@ from marchproxy_core.services import (
 K = TypeVar("K")
 
 PORT = Integer(1, 65535)
-FILE = Text("the path of a file", r"[^\0\r\n]{1,4095}")
 SERVICE_NAME = Text("a name of letters, digits, . _ and -, at most 63", r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 SERVER = Address(
     "the IPv4 or IPv6 address of a server", accepts=lambda ip: not ip.is_unspecified and not ip.is_multicast
@@ -209,7 +208,7 @@ class BackendList:
 
 
 @attrs.frozen(kw_only=True)
-class ServiceKeys:
+class ServiceKeys(HttpKeys):
     """Keys of one service."""
 
     name: str | None = setting(
@@ -243,49 +242,8 @@ class ServiceKeys:
     health_check: HealthKeys | None = setting(
         HEALTH, None, "Active check of each backend; `true` is `tcp` with its defaults.", unset="none"
     )
-    auth_type: AuthType = setting(OneOf(AuthType), AuthType.NONE, "How clients prove who they are.")
-    auth_issuer: str | None = setting(
-        Text("an issuer", r"[^\0\r\n]{1,1024}"), None, "Issuer that tokens must name.", unset="any"
-    )
-    auth_audience: tuple[str, ...] = setting(
-        ListOf(Text("an audience", r"[^\0\r\n,]{1,1024}"), "audiences"),
-        (),
-        "Audiences of which tokens must name one.",
-        unset="any",
-    )
-    auth_keys: tuple[str, ...] = setting(
-        ListOf(FILE, "paths of PEM or JWK files"), (), "Keys that tokens are checked with.", unset="none"
-    )
-    auth_jwks_url: str | None = setting(
-        Text("an http or https URL", r"https?://[!-~]{1,2000}"),
-        None,
-        "Where those keys are fetched.",
-        unset="none",
-    )
-    tls_enabled: bool = setting(Flag(), False, "Whether TLS ends here.")
-    tls_certificate: str | None = setting(FILE, None, "PEM file: certificate and chain.", unset="none")
-    tls_key: str | None = setting(
-        FILE, None, "PEM file: private key.", unset="in the file of the certificate"
-    )
-    tls_client_ca: str | None = setting(
-        FILE,
-        None,
-        "PEM file: authorities whose clients may connect.",
-        unset="no client certificate asked for",
-    )
-    websocket: bool = setting(Flag(), False, "Whether WebSocket connections are understood.")
     proxy_protocol: ProxyKeys | None = setting(
         PROXY, None, "PROXY protocol; a version alone is the one sent to backends.", unset="off"
-    )
-    cache_enabled: bool = setting(Flag(), False, "Whether answers are cached.")
-    cache_ttl: float = setting(
-        Duration(0, 365 * DAY_S), 60.0, "How long an answer is kept that does not say so itself."
-    )
-    cache_vary: tuple[str, ...] = setting(
-        ListOf(Text("a header", r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,127}"), "names of headers"),
-        (),
-        "Request headers of which each value has an answer of its own.",
-        unset="none",
     )
     max_connections: int | None = setting(
         COUNT, None, "Open connections or flows at once.", unset="`SERVICE_MAX_CONNECTIONS`"
