@@ -87,7 +87,7 @@ class BackendContexts:
             self._made[key] = _context(*key, watched.value)
         if complaint is not None and self._speaks:
             log.warning(
-                "certificate.unusable",
+                "certificate.refused",
                 certificate=complaint.where,
                 reason=complaint.what,
                 fix=complaint.fix,

@@ -8,8 +8,8 @@ import sys
 def silence_bad_names() -> None:
     """Have server names that are not ASCII refused without a word; for a worker's start.
 
-    ``_servername_callback`` of CPython 3.11's ``_ssl.c`` decodes the name before it calls ours, ends the handshake when it
-    cannot, and has the traceback printed as an unraisable exception: 1 KiB per connection that a client opens.
+    ``_servername_callback`` of CPython 3.11's ``_ssl.c`` decodes the name before it calls ours. When it cannot it ends
+    the handshake, and has a traceback printed as an unraisable exception, for each connection that a client opens.
     All other such exceptions are printed as before.
     """
     before = sys.unraisablehook

@@ -148,7 +148,7 @@ class CertificateStore:
     def _complain(self, path: str, complaint: Unusable, *, kept: bool) -> None:
         if self._speaks:
             log.warning(
-                "certificate.unusable", certificate=path, reason=f"{complaint.where} {complaint.what}",
+                "certificate.refused", certificate=path, reason=f"{complaint.where} {complaint.what}",
                 fix=complaint.fix, kept=kept,
             )  # fmt: skip
 
@@ -159,7 +159,7 @@ class CertificateStore:
         if is_near and now_s >= self._warn_after_s.get(pair.fingerprint, 0.0):
             self._warn_after_s[pair.fingerprint] = now_s + DAY_S
             log.warning(
-                "certificate.expires_soon",
+                "certificate.expiry_neared",
                 certificate=pair.files.certificate,
                 names=sorted(pair.names),
                 not_after=_date(pair.not_after_s),

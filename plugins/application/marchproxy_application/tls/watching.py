@@ -54,6 +54,8 @@ class Watched(Generic[T]):
             has_new = self._take(self._read(), now_s)
         elif self.value is not None:
             self.complaint = self._judge(self.value, now_s)
+        if self.complaint is None:
+            self._told = None
         return has_new, self._untold() if is_first or is_settled else None
 
     def _take(self, found: T | Unusable, now_s: float) -> bool:

@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives import serialization
 
 from marchproxy_core.services import Certificate
 
-NOW_S = 1_800_000_000.0
+NOW_S = 1_600_000_000.0
+"""In the past, as OpenSSL sees it: what has expired by then has expired."""
 
 
 @attrs.define
@@ -107,22 +108,22 @@ def _authority():
     return trustme.CA(key_type=trustme.KeyType.ECDSA)
 
 
-@pytest.fixture()
+@pytest.fixture
 def workshop(tmp_path, _authority):
     return Workshop(tmp_path, _authority)
 
 
-@pytest.fixture()
+@pytest.fixture
 def shake():
     return handshake
 
 
-@pytest.fixture()
+@pytest.fixture
 def encrypted():
     return key_with_password
 
 
-@pytest.fixture()
+@pytest.fixture
 def now_s():
     """A time at which certificates that are issued without saying more are valid."""
     return NOW_S

@@ -15,7 +15,7 @@ from marchproxy_core.services import Tls, TlsVersion
 V1_2 = ssl.TLSVersion.TLSv1_2
 
 
-@pytest.fixture()
+@pytest.fixture
 def listen(now_s):
     """Make a listener's store, loaded."""
 
