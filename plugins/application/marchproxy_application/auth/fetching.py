@@ -19,6 +19,12 @@ import attrs
 MOST_BYTES = 1 << 20
 MOST_REDIRECTS = 3
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
+_FIELDS = {
+    "Accept": "application/jwk-set+json, application/json",
+    "Accept-Encoding": "identity",
+    "Connection": "close",
+    "User-Agent": "MarchProxy",
+}
 _MAX_AGE = re.compile(r"(?:^|[,\s])max-age\s*=\s*\"?([0-9]{1,9})\b", re.IGNORECASE)
 _STALE = re.compile(r"(?:^|[,\s])(?:no-cache|no-store)(?:$|[,\s=])", re.IGNORECASE)
 _AGE = re.compile(r"[0-9]{1,9}")
@@ -75,6 +81,7 @@ class Fetcher:
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._aborted = False
+        self._was_cut = False
 
     def fetch(self) -> Fetched:
         """Fetch it.
@@ -112,18 +119,21 @@ class Fetcher:
             connection.connect()
             with self._lock:
                 self._socket = connection.sock
+                self._was_cut = False
                 if self._aborted:
                     raise FetchFailed("closed")
             timer.start()
             target = (url.path or "/") + (f"?{url.query}" if url.query else "")
-            fields = {
-                "Accept": "application/jwk-set+json, application/json",
-                "Accept-Encoding": "identity",
-                "Connection": "close",
-                "User-Agent": "MarchProxy",
-            }
-            connection.request("GET", target, headers=fields)
-            return _read(connection.getresponse())
+            connection.request("GET", target, headers=_FIELDS)
+            found = _read(connection.getresponse())
+        except (OSError, http.client.HTTPException) as error:
+            if self._was_cut:
+                raise self._too_slow() from error
+            raise
+        else:
+            if self._was_cut:  # an end of the connection may look like the end of the body
+                raise self._too_slow()
+            return found
         finally:
             timer.cancel()
             with self._lock:
@@ -137,9 +147,13 @@ class Fetcher:
         context = self._context or ssl.create_default_context()
         return http.client.HTTPSConnection(host, port, timeout=step_s, context=context)
 
+    def _too_slow(self) -> FetchFailed:
+        return FetchFailed("closed" if self._aborted else f"it took longer than {self._patience.whole_s:g} s")
+
     def _cut(self) -> None:
         with self._lock:
             if self._socket is not None:
+                self._was_cut = True
                 try:
                     # Not SSLSocket's own, which takes the TLS state away from under the thread that reads.
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)

@@ -96,9 +96,9 @@ class Key:
             raise UnusableKey("use is not sig")
         if operations is not None and not (isinstance(operations, list) and "verify" in operations):
             raise UnusableKey("key_ops has no verify")
-        if algorithm is not None and algorithm not in SUPPORTED:
+        if algorithm is not None and not (isinstance(algorithm, str) and algorithm in SUPPORTED):
             raise UnusableKey("alg is not supported")
-        only = SUPPORTED if algorithm is None else frozenset((str(algorithm),))
+        only = SUPPORTED if algorithm is None else frozenset((algorithm,))
         return cls.of(_native(jwk), kid=kid, only=only, what=f"a key of type {jwk.get('kty')}")
 
     def verifies(self, algorithm: str, message: bytes, signature: bytes) -> bool:

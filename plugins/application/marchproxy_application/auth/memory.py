@@ -7,10 +7,8 @@ from typing import Generic, TypeVar, final
 T = TypeVar("T")
 
 _PER_BYTE = 6
-"""Bytes of memory for each byte of a token with its claims, and
-(measured with tokens of 500 to 4000 bytes)"""
-_PER_ENTRY = 2048
-"""what an entry costs besides: the values' objects."""
+"""Bytes of memory for each byte of a token, with its claims as Python has them: 5.5 were measured (CPython 3.11)."""
+_PER_ENTRY = 512
 
 
 @final

@@ -1,8 +1,8 @@
 """Whether a request's token lets it in (RFC 6750, RFC 7519, RFC 8725). Pure: keys and the time are given.
 
-A signature costs 30 to 300 µs, so what was verified is remembered by the whole field's bytes, until it expires or the
-keys change. The worker asks :meth:`Verifier.check` for each request, drops what :meth:`Verifier.forged` names, and
-writes ``Accepted.forwarded`` into the head that the backend gets.
+A token of RS256 costs some 40 µs and one of ES256 80, so what was verified is remembered by the whole field's bytes,
+until it expires or the keys change: that costs 0.3. The worker asks :meth:`Verifier.check` for each request, drops
+what :meth:`Verifier.forged` names, and writes ``Accepted.forwarded`` into the head that the backend gets.
 """
 
 from __future__ import annotations
