@@ -38,7 +38,7 @@ SETTINGS = {
     "connect_timeout": 1,
     "write_timeout": 2,
     "idle_timeout": 8,
-    "drain_timeout": 2,
+    "drain_timeout": 5,
 }
 
 
