@@ -35,19 +35,28 @@ async def bulk(stage):
     return "every byte arrives, in order" if whole else "bytes are lost or changed"
 
 
-@scenario("half-close by the client", alike=True)
-async def half_closed_by_client(stage):
-    client, backend = await stage.pair()
-    return await _half_close(client, backend)
+def _by_either(what):
+    """Make two scenarios of a script about whoever acts first and the other: by the client, and by the backend."""
+
+    def of(script):
+        async def by_client(stage):
+            client, backend = await stage.pair()
+            return await script(client, backend)
+
+        async def by_backend(stage):
+            client, backend = await stage.pair()
+            return await script(backend, client)
+
+        return (
+            scenario(f"{what} by the client", alike=True)(by_client),
+            scenario(f"{what} by the backend", alike=True)(by_backend),
+        )
+
+    return of
 
 
-@scenario("half-close by the backend", alike=True)
-async def half_closed_by_backend(stage):
-    client, backend = await stage.pair()
-    return await _half_close(backend, client)
-
-
-async def _half_close(first, second):
+@_by_either("half-close")
+async def half_closes(first, second):
     await first.send_all(b"all of it")
     await first.send_eof()
     # More than was sent is asked for, so only the end of the stream ends this.
@@ -61,19 +70,8 @@ async def _half_close(first, second):
     )
 
 
-@scenario("reset by the client", alike=True)
-async def reset_by_client(stage):
-    client, backend = await stage.pair()
-    return await _reset(client, backend)
-
-
-@scenario("reset by the backend", alike=True)
-async def reset_by_backend(stage):
-    client, backend = await stage.pair()
-    return await _reset(backend, client)
-
-
-async def _reset(first, second):
+@_by_either("reset")
+async def resets(first, second):
     """Say a word and reset at once; the word may not be lost for it."""
     assert await goes_on(first, second)
     await first.send_all(b"last word")
