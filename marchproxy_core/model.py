@@ -175,6 +175,11 @@ class Assignment:
     have a weight: a wrong health check must not take down what still works."""
     listeners: tuple[Listener, ...] = ()
 
+    @property
+    def flushed(self) -> frozenset[Endpoint]:
+        """Where the backends are whose connections and flows are to end now."""
+        return frozenset(view.backend.endpoint for view in self.backends if view.backend.flush)
+
 
 @attrs.frozen(eq=False)
 class ServiceTable:

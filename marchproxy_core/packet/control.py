@@ -207,11 +207,10 @@ class Control:
 
     def _find_flushed(self) -> set[tuple[int, Endpoint]]:
         return {
-            (number, view.backend.endpoint)
+            (number, endpoint)
             for table in self._demands.values()
             for name, number in self._entries.numbers(table).items()
-            for view in table[name].backends
-            if view.backend.flush
+            for endpoint in table[name].flushed
         }
 
     def _end_flushed(self) -> None:

@@ -84,11 +84,7 @@ class Served:
 
     def flush(self) -> None:
         """End what flushed backends have: reset connections, and let the next datagram of a flow open another."""
-        flushed = {
-            (str(v.backend.endpoint.ip), v.backend.endpoint.port)
-            for v in self.assignment.backends
-            if v.backend.flush
-        }
+        flushed = {(str(endpoint.ip), endpoint.port) for endpoint in self.assignment.flushed}
         for scope, sockets in self.open.items():
             if sockets[1:] and _peer(sockets[1]) in flushed:
                 _reset_on_close(*sockets)

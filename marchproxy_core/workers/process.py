@@ -109,11 +109,9 @@ class WorkerProcess:
         Raises:
             OSError: The worker is dead.
         """
-        flushed = {
-            name: frozenset(view.backend.endpoint for view in assignment.backends if view.backend.flush)
-            for name, assignment in table.assignments.items()
+        services = {
+            name: flushed for name, assignment in table.assignments.items() if (flushed := assignment.flushed)
         }
-        services = {name: backends for name, backends in flushed.items() if backends}
         if services:
             await self.send(Flush(services=services))
 

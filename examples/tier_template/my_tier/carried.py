@@ -93,7 +93,7 @@ class Carried:
                 self.limit = service_limit(
                     service, settings, active=lambda: counters.active, opened=lambda: counters.opened
                 )
-            flushed = {view.backend.endpoint for view in self.backends if view.backend.flush}
+            flushed = assignment.flushed
             for held in [held for held in self.held if held.backend in flushed]:
                 self.counters.drops[DropReason.FLUSHED] += 1
                 held.reset()
