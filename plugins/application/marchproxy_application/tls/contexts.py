@@ -20,7 +20,8 @@ _CIPHERS_OF_1_2 = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Forward secret and authenticated; those of TLS 1.3 are all so, and cannot be chosen on CPython 3.11."""
 _NO_CIPHER_OF_1_2 = "PSK-AES128-GCM-SHA256"
 """It takes a key shared beforehand, which nobody has; an empty list is refused by OpenSSL. A minimum version is of no
-use in a context that a connection is given later: the version is settled before the name."""
+use in a context that a connection is given later: the version is settled before the name. A client of TLS 1.2 that
+resumes, under this name, the session of another name of the listener is not held off: no name is read then."""
 
 
 @attrs.frozen(kw_only=True)
