@@ -39,6 +39,25 @@ class LogFormat(enum.StrEnum):
     CONSOLE = "console"
 
 
+@attrs.define
+class _InForce:
+    process: str = ""
+    log_format: LogFormat = LogFormat.CONSOLE
+
+
+_in_force = _InForce()
+
+
+def format_in_force() -> LogFormat:
+    """Return how lines look in this process, for who writes lines of its own in the same form."""
+    return _in_force.log_format
+
+
+def process_in_force() -> str:
+    """Return the key ``process`` of each line of this process."""
+    return _in_force.process
+
+
 def escape(text: str, *, keep: str = "") -> str:
     r"""Return the text with every control and bidi character written as ``\n``, ``\x1b`` or ``\u202e``.
 
@@ -75,6 +94,7 @@ def configure(
     if log_format is None:
         usual = LogFormat.CONSOLE if is_terminal else LogFormat.JSON
         log_format = LogFormat(os.environ.get(FORMAT_VARIABLE, usual))
+    _in_force.process, _in_force.log_format = process, log_format
     structlog.configure(
         processors=_processors(process, log_format, colours=is_terminal),
         wrapper_class=writes,

@@ -44,6 +44,8 @@ class Carried:
     def __init__(self, worker: Worker, work: ServiceWork, settings: Settings) -> None:
         self._worker = worker
         self._ledger = worker.ledger
+        self.total = worker.ledger.total
+        """Sums a cell up over all workers."""
         self.counts = worker.ledger.mine
         """The cells that this worker counts in."""
         self.first_cell = work.cells.first

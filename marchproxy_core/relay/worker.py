@@ -84,7 +84,7 @@ class Relay:
         self.loop = Loop()
         self.pipes = Pipes()
         self._datagram = memoryview(bytearray(DATAGRAM_BYTES))
-        self._services: dict[str, Relayed] = {}
+        self.services: dict[str, Relayed] = {}
         self._lent: dict[int, tuple[Endpoint, socket.socket]] = {}
         self._given: dict[tuple[str, int], socket.socket] = {}
         """Copies of what is lent, one for each service that takes clients from it."""
@@ -102,7 +102,7 @@ class Relay:
 
     def close(self) -> None:
         """Cut every connection and give everything back."""
-        for service in self._services.values():
+        for service in self.services.values():
             # Reset, not closed: half an answer must not look like a whole one.
             service.close(DropReason.DRAIN_TIMEOUT)
         for _, sock in self._lent.values():
@@ -139,9 +139,9 @@ class Relay:
             self._settings = settings = work.settings
             self.worker.configure(settings)
         names = {one.service.name for one in work.services}
-        for service in self._services.values():
+        for service in self.services.values():
             service.carried.screen = self._screen
-        for name in [name for name in self._services if name not in names]:
+        for name in [name for name in self.services if name not in names]:
             self._drop(name)
         for one in work.services:
             self._carry(one, settings)
@@ -153,7 +153,7 @@ class Relay:
 
     def _carry(self, work: ServiceWork, settings: Settings) -> None:
         name = work.service.name
-        service = self._services.get(name)
+        service = self.services.get(name)
         if service is not None and not self.is_same_kind(service.carried.work.service, work.service):
             self._drop(name)
             service = None
@@ -162,7 +162,7 @@ class Relay:
                 return  # a worker that came later has nothing of it
             carried = Carried(self.worker, work, settings)
             carried.screen = self._screen
-            service = self._services[name] = self.make(carried)
+            service = self.services[name] = self.make(carried)
         else:
             service.carried.update(work, settings)
             service.update()
@@ -182,7 +182,7 @@ class Relay:
             for number in one.listeners
         }
         for one in work.services:
-            service = self._services.get(one.service.name)
+            service = self.services.get(one.service.name)
             if one.role is Role.DRAINING and service is not None:
                 service.leave(taken)
 
@@ -221,25 +221,25 @@ class Relay:
             del self._given[key]
 
     def _drop(self, name: str) -> None:
-        self._services.pop(name).close(DropReason.DRAIN_TIMEOUT)
+        self.services.pop(name).close(DropReason.DRAIN_TIMEOUT)
         self._take_back(name, ())
 
     def _retire(self) -> None:
         self._retired_s = self.loop.now_s
-        for name, service in self._services.items():
+        for name, service in self.services.items():
             self._give(service, name, ())
         log.info("worker.retired", connections=self._active)
 
     def _flush(self, services: Mapping[str, frozenset[Endpoint]]) -> None:
         for name, backends in services.items():
-            service = self._services.get(name)
+            service = self.services.get(name)
             if service is not None:
                 service.carried.flush(backends)
                 service.update()
 
     def _on_tick(self) -> None:
         self.worker.beat()
-        for service in self._services.values():
+        for service in self.services.values():
             service.carried.look(self.loop.now_s)
         self.look()
         if self._settings is None:
@@ -247,7 +247,7 @@ class Relay:
         if self._retired_s is not None:
             late = self.loop.now_s - self._retired_s > self._settings.drain_timeout
             if late:
-                for name in tuple(self._services):
+                for name in tuple(self.services):
                     self._drop(name)
             if late or not self._active:
                 self.loop.stop()
@@ -259,4 +259,4 @@ class Relay:
 
     @property
     def _active(self) -> int:
-        return sum(service.active for service in self._services.values())
+        return sum(service.active for service in self.services.values())

@@ -41,7 +41,8 @@ def forget_active(ledger: Ledger, region: int, services: Iterable[ServiceCells])
     counts = ledger.regions[region]
     counts[cell.ALL_ACTIVE] = 0
     for cells in services:
-        counts[cells.first + cell.ACTIVE] = 0
+        for active in (cell.ACTIVE, cell.REQUESTS_ACTIVE, cell.WEBSOCKETS):
+            counts[cells.first + active] = 0
         for one in cells.active.values():
             counts[one] = 0
 

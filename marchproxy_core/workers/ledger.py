@@ -13,8 +13,8 @@ from typing import final
 
 from marchproxy_core.drops import DropReason
 
-REGION_CELLS = 1 << 16
-"""Cells in a region: 512 KiB of address space; only pages that are written to take memory."""
+REGION_CELLS = 1 << 18
+"""Cells in a region: 2 MiB of address space; only pages that are written to take memory."""
 
 # Cells at the beginning of each region.
 BEAT = 0
@@ -29,7 +29,28 @@ FIRST_FREE = 8
 # Cells of a service, from its first one on.
 OPENED, ACTIVE, BYTES_IN, BYTES_OUT, PACKETS_IN, PACKETS_OUT = range(6)
 DROPS = {reason: 6 + place for place, reason in enumerate(DropReason)}
-SERVICE_CELLS = 6 + len(DROPS)
+_HTTP = 6 + len(DROPS)
+ANSWERS = {f"{digit}xx": _HTTP + digit - 1 for digit in range(1, 6)}
+"""Requests by the class of their status."""
+REQUESTS = _HTTP + 5
+"""Requests that were taken in; refused ones are among the drops alone."""
+REQUESTS_ACTIVE = _HTTP + 6
+RETRIES = _HTTP + 7
+REUSED = _HTTP + 8
+"""Requests sent on a connection to a backend that had served before."""
+WEBSOCKETS = _HTTP + 9
+"""WebSocket connections that are open."""
+CACHE = {
+    outcome: _HTTP + 10 + place
+    for place, outcome in enumerate(("hit", "stale", "revalidated", "miss", "bypass"))
+}
+DURATION_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+DURATION_SUM_US = _HTTP + 10 + len(CACHE)
+"""What all requests took together, in microseconds."""
+DURATIONS = DURATION_SUM_US + 1
+"""The first of one cell for each bound, for requests that took no longer and longer than the bound before; and a
+last one for those that took longer than all bounds."""
+SERVICE_CELLS = DURATIONS + len(DURATION_BOUNDS_S) + 1
 
 
 @final

@@ -1,0 +1,1 @@
+"""Connections to backends, and the pools that keep them."""

@@ -1,0 +1,520 @@
+"""One request and its answer: who may ask, which backend is asked, what is tried again, and how it ended.
+
+A client's connection (or stream, in HTTP/2) calls ``request_…``, a backend's connection ``backend_…`` and
+``answer_…``; what comes of it goes to :class:`Client` and to the backend. Whoever is faster is held: bytes wait only in
+the streams, within bounds.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Protocol, final
+
+from marchproxy_application.http1.chunks import as_chunk, last_chunk
+from marchproxy_application.serving.own_answers import STATUS_OF, own_answer
+from marchproxy_core.drops import DropReason
+from marchproxy_core.services import RetryOn
+from marchproxy_core.workers.ledger import RETRIES, REUSED
+
+if TYPE_CHECKING:
+    from marchproxy_application.backends.connection import BackendConnection
+    from marchproxy_application.backends.pool import Pool
+    from marchproxy_application.http1.fields import Field
+    from marchproxy_application.serving.preparing import PreparedAnswer, PreparedRequest
+    from marchproxy_application.serving.service import HttpService
+
+REPEATABLE_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
+"""Idempotent ones (RFC 9110, section 9.2.2): asked twice is as good as asked once."""
+MOST_KEPT_BYTES = 1 << 16
+"""How much of a request's body is kept, until a backend takes it and for another try."""
+_MOST_STALE = 3
+"""How often a request finds that a connection that waited is dead before only fresh ones are tried."""
+
+_RETRY_ON = {
+    DropReason.BACKEND_REFUSED: RetryOn.CONNECT,
+    DropReason.BACKEND_TIMEOUT: RetryOn.CONNECT,
+    DropReason.BACKEND_TLS_FAILED: RetryOn.CONNECT,
+    DropReason.NO_SOURCE_PORT: RetryOn.CONNECT,
+    DropReason.FLUSHED: RetryOn.CONNECT,
+    DropReason.BACKEND_RESET: RetryOn.RESET,
+}
+_RETRY_STATUS = {502: RetryOn.STATUS_502, 503: RetryOn.STATUS_503, 504: RetryOn.STATUS_504}
+
+
+class Client(Protocol):
+    """Who asked: a connection of HTTP/1.1, or a stream of HTTP/2."""
+
+    address: bytes
+    """The client's, without a port."""
+    version: str
+    """Of HTTP, for the log."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has so much to send that whoever has more should stop."""
+        ...
+
+    def origin_of(self, host: bytes) -> bytes:
+        """Return the lines that tell a backend where its requests for a host come from."""
+        ...
+
+    def answer(
+        self, exchange: Exchange, answer: PreparedAnswer, more: bytes, body: bytes, *, is_over: bool
+    ) -> None:
+        """Send the head of the answer and what there is of its body.
+
+        Args:
+            exchange: The request that it answers.
+            answer: The head.
+            more: Field lines of this answer alone.
+            body: The first bytes.
+            is_over: Whether those are all.
+        """
+        ...
+
+    def answer_interim(self, answer: PreparedAnswer) -> None:
+        """Send a head that another one follows."""
+        ...
+
+    def answer_upgrade(
+        self, exchange: Exchange, answer: PreparedAnswer, more: bytes, backend: BackendConnection
+    ) -> None:
+        """Send the head that changes the protocol; bytes go through as they are from here on."""
+        ...
+
+    def answer_body(self, data: bytes) -> None:
+        """Send more of the body."""
+        ...
+
+    def answer_end(self, data: bytes, trailers: list[Field]) -> None:
+        """Send the last of the body."""
+        ...
+
+    def answer_cut(self) -> None:
+        """End so that nobody takes what was sent for the whole answer."""
+        ...
+
+    def request_wanted(self) -> None:
+        """Go on with the request's body."""
+        ...
+
+    def over(self, exchange: Exchange) -> None:
+        """Go on with what comes next: the exchange is over, and its answer was sent or cut."""
+        ...
+
+
+@final
+class Exchange:
+    """A request, from its head to the end of its answer."""
+
+    __slots__ = (
+        "_answer_begun",
+        "_kept",
+        "_kept_bytes",
+        "_retries",
+        "_stale",
+        "_try_began_s",
+        "attempts",
+        "backend",
+        "began_s",
+        "bytes_in",
+        "bytes_out",
+        "cache_status",
+        "client",
+        "due_s",
+        "holds_request",
+        "is_held",
+        "is_over",
+        "is_repeatable",
+        "is_upgraded",
+        "method",
+        "more",
+        "origin",
+        "pool",
+        "prepared",
+        "reason",
+        "request_id",
+        "request_over",
+        "service",
+        "status",
+        "subject",
+        "touched_s",
+        "tried",
+    )
+
+    def __init__(self, client: Client, service: HttpService, prepared: PreparedRequest) -> None:
+        """Begin with a request's head."""
+        self.client = client
+        self.service = service
+        self.prepared = prepared
+        head = prepared.head
+        self.method = head.method
+        self.request_id = service.next_id()
+        self.began_s = self.touched_s = time.monotonic()
+        self.due_s = self.began_s + service.request_timeout_s
+        self.pool: Pool | None = None
+        self.backend: BackendConnection | None = None
+        self.tried: tuple[int, ...] = ()
+        self.attempts: list[tuple[str, float, str]] = []
+        """Backend, milliseconds and outcome of each try that came to nothing."""
+        self.request_over = not head.has_body
+        self.is_repeatable = head.method in REPEATABLE_METHODS and not head.has_body
+        """Whether it can be sent again without asking anybody."""
+        self.holds_request = False
+        """Whether the client is not to be read for now."""
+        self.is_held = False
+        """Whether the backend is not to be read for now."""
+        self.is_upgraded = False
+        self.is_over = False
+        self.status = 0
+        self.origin = "backend"
+        """Who made the status: client, proxy, backend or cache."""
+        self.reason: DropReason | None = None
+        self.subject = ""
+        """Who the client is, as its token says."""
+        self.more = b""
+        """Field lines that only this request brings to the backend."""
+        self.cache_status = b""
+        self.bytes_in = self.bytes_out = 0
+        self._answer_begun = False
+        self._kept: list[bytes] = []
+        self._kept_bytes = 0
+        self._retries = self._stale = 0
+        self._try_began_s = self.began_s
+
+    # From the client.
+
+    def start(self) -> None:
+        """Look for a backend, unless the request is answered without one."""
+        if self.service.admits(self):
+            self.find_backend()
+
+    def request_body(self, data: bytes) -> None:
+        """Pass on a part of the request's body."""
+        self.touched_s = self.service.loop.now_s
+        self.bytes_in += len(data)
+        most = self.service.http.max_body_bytes
+        if most is not None and self.bytes_in > most and not self.is_upgraded:
+            self.refuse(DropReason.BODY_TOO_LARGE)
+            return
+        self._pass_on(as_chunk(data) if self.prepared.head.is_chunked and not self.is_upgraded else data)
+
+    def request_end(self, trailers: list[Field]) -> None:
+        """Take note that the request is whole."""
+        self.request_over = True
+        if self.is_over:
+            return
+        if self.prepared.head.is_chunked:
+            self._pass_on(last_chunk(trailers))
+        if self.backend is not None:
+            self.backend.end_request()
+
+    def client_drained(self) -> None:
+        """Have the backend go on, since the client takes more."""
+        if self.is_held:
+            self.is_held = False
+            if self.backend is not None:
+                self.backend.resume()
+
+    def client_gone(self) -> None:
+        """End, since nobody waits for the answer any more."""
+        if not self.is_over:
+            self.origin = "client" if not self.status else self.origin
+            self._finish(DropReason.CLIENT_GONE)
+
+    def look(self, now_s: float) -> float:
+        """Look whether time is up; return when to look again."""
+        settings = self.service.carried.settings
+        if self.is_upgraded:
+            due_s = self.touched_s + settings.idle_timeout
+            if now_s >= due_s:
+                self._cut(DropReason.IDLE_TIMEOUT)
+            return due_s
+        retry = self.service.http.retry
+        due_s = self.due_s
+        if not self._answer_begun and retry.try_timeout_s is not None:
+            due_s = min(due_s, self._try_began_s + retry.try_timeout_s)
+        if self.backend is not None and not self.is_held and self.request_over:
+            due_s = min(due_s, self.touched_s + settings.read_timeout)
+        if now_s >= due_s:
+            self._too_late(now_s)
+        return due_s
+
+    # From the backend.
+
+    def find_backend(self) -> None:
+        """Pick a backend and ask it; when none is left, the client is told."""
+        service = self.service
+        carried = service.carried
+        index = carried.pick(service.key_of(self.client) if carried.by_client else None, self.tried)
+        if index is None:
+            self.refuse(self.reason or DropReason.NO_BACKEND)
+            return
+        self.tried = (*self.tried, index)
+        self.pool = pool = service.pools[index]
+        carried.counts[pool.cell] += 1
+        self._try_began_s = service.loop.now_s
+        pool.begin(self)
+
+    def backend_ready(self, backend: BackendConnection) -> None:
+        """Send the request on a connection that is free for it."""
+        self.backend = backend
+        service = self.service
+        self.touched_s = service.loop.now_s
+        if backend.requests > 1:
+            service.carried.counts[service.carried.first_cell + REUSED] += 1
+        prepared = self.prepared
+        head = b"%b%bX-Request-Id: %b\r\n%b\r\n" % (
+            prepared.start,
+            self.client.origin_of(prepared.head.host),
+            self.request_id,
+            self.more,
+        )
+        if self._kept:
+            head = b"".join([head, *self._kept])
+        if self.request_over:
+            backend.end_request()
+        backend.write(head)
+        if self.holds_request and not self.is_over and not backend.is_full:
+            self.holds_request = False
+            self.client.request_wanted()
+
+    def backend_drained(self) -> None:
+        """Have the client go on, since the backend takes more."""
+        if self.holds_request and not self.is_over:
+            self.holds_request = False
+            self.client.request_wanted()
+
+    def backend_lacking(self, reason: DropReason, error: str) -> None:
+        """Take note that there is no connection to be had, and that another backend would be no better."""
+        self._note_attempt(error)
+        self._leave_pool()
+        self.refuse(reason)
+
+    def backend_failed(
+        self, reason: DropReason, error: str, *, sent: bool, was_used: bool = False, answered: bool = False
+    ) -> None:
+        """Try again where that is safe, else tell the client.
+
+        Args:
+            reason: What went wrong.
+            error: The same in words, for the log.
+            sent: Whether the backend may have seen something of the request.
+            was_used: Whether the connection had served before: it may just have been closed for its age.
+            answered: Whether the backend said something that is no answer.
+        """
+        self.backend = None
+        pool = self.pool
+        assert pool is not None
+        self._note_attempt(error)
+        self._leave_pool()
+        is_stale = was_used and reason is DropReason.BACKEND_RESET
+        if not is_stale and reason not in (DropReason.NO_SOURCE_PORT, DropReason.FLUSHED):
+            self.service.carried.failed(pool.endpoint, error)
+        self.reason = reason
+        if self._may_repeat(reason, sent=sent, is_stale=is_stale) and not answered:
+            self._repeat(is_stale=is_stale)
+        else:
+            self.refuse(reason)
+
+    def answer_whole(self, answer: PreparedAnswer, body: bytes) -> None:
+        """Pass on an answer that came in one piece."""
+        if not self._begin_answer(answer):
+            return
+        self.backend = None
+        self.bytes_out += len(body)
+        self.client.answer(self, answer, self._more_lines(), body, is_over=True)
+        self._finish(None)
+
+    def answer_head(self, answer: PreparedAnswer, body: bytes = b"") -> None:
+        """Pass on the head of an answer, and the first of its body."""
+        if not self._begin_answer(answer):
+            return
+        self.bytes_out += len(body)
+        self.client.answer(self, answer, self._more_lines(), body, is_over=False)
+        self._hold()
+
+    def answer_interim(self, answer: PreparedAnswer) -> None:
+        """Pass on a head that another one follows."""
+        self.touched_s = self.service.loop.now_s
+        self.client.answer_interim(answer)
+
+    def answer_upgrade(self, answer: PreparedAnswer, backend: BackendConnection) -> None:
+        """Change the protocol, if that was asked for."""
+        if not self.prepared.upgrade or answer.head.upgrade != self.prepared.upgrade:
+            backend.abandon()
+            self.backend_failed(DropReason.BAD_ANSWER, "101 that nobody asked for", sent=True, answered=True)
+            return
+        if not self._begin_answer(answer):
+            return
+        self.is_upgraded = True
+        self.client.answer_upgrade(self, answer, self._more_lines(), backend)
+
+    def answer_body(self, data: bytes) -> None:
+        """Pass on more of the answer's body."""
+        self.touched_s = self.service.loop.now_s
+        self.bytes_out += len(data)
+        self.client.answer_body(data)
+        self._hold()
+
+    def answer_end(self, data: bytes, trailers: list[Field] | None = None) -> None:
+        """Pass on the last of the answer."""
+        self.backend = None
+        self.bytes_out += len(data)
+        self.client.answer_end(data, trailers or [])
+        self._finish(None)
+
+    def answer_cut(self, error: str) -> None:
+        """Cut the client off, since the rest of the answer will not come."""
+        self.backend = None
+        assert self.pool is not None
+        self._note_attempt(error)
+        self.service.carried.failed(self.pool.endpoint, error)
+        self._cut(DropReason.ANSWER_CUT)
+
+    # Ours.
+
+    def refuse(self, reason: DropReason, *, more: bytes = b"", status: int = 0) -> None:
+        """Answer in the backend's place; or cut the answer off, where it has begun.
+
+        Args:
+            reason: Why; counted, and told to the log.
+            more: Field lines that go with it.
+            status: None of its own where it is 0: the reason's.
+        """
+        if self.is_over:
+            return
+        if self._answer_begun:
+            self._cut(reason)
+            return
+        self.status = status or STATUS_OF.get(reason, 503)
+        self.origin = "proxy"
+        self._answer_begun = True
+        answer, body = own_answer(self.status, self.request_id, is_head=self.method == b"HEAD")
+        self.bytes_out += len(body)
+        self._leave_backend()
+        self.client.answer(self, answer, more + self._more_lines(), body, is_over=True)
+        self._finish(reason)
+
+    def _pass_on(self, data: bytes) -> None:
+        backend = self.backend
+        if self._kept_bytes >= 0:
+            self._keep(data)
+        if backend is None:
+            self.holds_request = self._kept_bytes < 0 or self._kept_bytes >= MOST_KEPT_BYTES
+            return
+        backend.write(data)
+        if self.backend is backend and backend.is_full:
+            self.holds_request = True
+
+    def _keep(self, data: bytes) -> None:
+        """Keep the body's beginning for another try; what grows too long is sent once."""
+        if self.backend is not None and self._kept_bytes + len(data) > MOST_KEPT_BYTES:
+            self._kept = []
+            self._kept_bytes = -1
+            return
+        self._kept.append(data)
+        self._kept_bytes += len(data)
+
+    def _begin_answer(self, answer: PreparedAnswer) -> bool:
+        """Take note of an answer's head; false when it is not passed on, since another backend is asked."""
+        status = answer.head.status
+        retry_on = _RETRY_STATUS.get(status)
+        if retry_on is not None and retry_on in self.service.http.retry.on and self._may_ask_another():
+            self._note_attempt(f"answered {status}")
+            self._leave_backend()
+            self._repeat(is_stale=False)
+            return False
+        self.touched_s = self.service.loop.now_s
+        self.status = status
+        self._answer_begun = True
+        self.service.carried.worked(self.pool.endpoint)  # type: ignore[union-attr]
+        return True
+
+    def _more_lines(self) -> bytes:
+        return b"X-Request-Id: %b\r\n%b" % (self.request_id, self.cache_status)
+
+    def _hold(self) -> None:
+        if self.client.is_full and not self.is_over:
+            self.is_held = True
+
+    def _may_repeat(self, reason: DropReason, *, sent: bool, is_stale: bool) -> bool:
+        if self._kept_bytes < 0 or self._answer_begun or self.is_over:
+            return False  # the body is gone, or the client has heard something already
+        if sent and self.method not in REPEATABLE_METHODS:
+            return False
+        if is_stale:
+            return self._stale < _MOST_STALE
+        retry = self.service.http.retry
+        return _RETRY_ON.get(reason) in retry.on and self._retries < retry.most and self.service.budget.take()
+
+    def _may_ask_another(self) -> bool:
+        retry = self.service.http.retry
+        return (
+            self.method in REPEATABLE_METHODS
+            and self._kept_bytes >= 0
+            and self._retries < retry.most
+            and len(self.tried) < len(self.service.pools)
+            and self.service.budget.take()
+        )
+
+    def _repeat(self, *, is_stale: bool) -> None:
+        if is_stale:
+            self._stale += 1
+            self.tried = self.tried[:-1]  # the backend itself may be well
+        else:
+            self._retries += 1
+            self.service.carried.counts[self.service.carried.first_cell + RETRIES] += 1
+            if len(self.tried) >= len(self.service.pools):
+                self.tried = ()
+        self.find_backend()
+
+    def _too_late(self, now_s: float) -> None:
+        if self._answer_begun:
+            self._cut(DropReason.REQUEST_TIMEOUT if now_s >= self.due_s else DropReason.READ_TIMEOUT)
+            return
+        limit_s = now_s - self._try_began_s
+        is_out_of_time = now_s >= self.due_s
+        pool = self.pool
+        self._note_attempt(f"no answer within {limit_s:.3g} s")
+        self._leave_backend()
+        if pool is not None:
+            self.service.carried.failed(pool.endpoint, f"no answer within {limit_s:.3g} s")
+        retry = self.service.http.retry
+        if not is_out_of_time and RetryOn.TIMEOUT in retry.on and self._may_ask_another():
+            self._repeat(is_stale=False)
+        else:
+            self.refuse(DropReason.REQUEST_TIMEOUT if is_out_of_time else DropReason.READ_TIMEOUT, status=504)
+
+    def _note_attempt(self, error: str) -> None:
+        if self.pool is not None:
+            took_ms = round((time.monotonic() - self._try_began_s) * 1000, 3)
+            self.attempts.append((self.pool.name, took_ms, error))
+
+    def _leave_pool(self) -> None:
+        if self.pool is not None:
+            self.service.carried.counts[self.pool.cell] -= 1
+            self.pool = None
+
+    def _leave_backend(self) -> None:
+        """Let go of the backend; a connection with half a request or half an answer is of no more use."""
+        backend, self.backend = self.backend, None
+        if backend is not None:
+            backend.abandon()
+        elif self.pool is not None:
+            self.pool.stop_waiting(self)
+        self._leave_pool()
+
+    def _cut(self, reason: DropReason) -> None:
+        if not self.is_over:
+            self.client.answer_cut()
+            self._finish(reason)
+
+    def _finish(self, reason: DropReason | None) -> None:
+        if self.is_over:
+            return
+        self.is_over = True
+        self.reason = reason
+        self.service.finished(self)
+        self._leave_backend()
+        self.client.over(self)

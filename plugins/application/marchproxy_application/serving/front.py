@@ -1,0 +1,197 @@
+"""A listen address in this worker: takes clients, and finds the service of each request among those that share it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+import attrs
+
+from marchproxy_application.http1.request import RequestHead, read_request
+from marchproxy_application.routing.paths import normal
+from marchproxy_application.routing.router import Route, Router
+from marchproxy_application.serving.http1_connection import Http1Connection
+from marchproxy_application.serving.preparing import Memory, PreparedRequest, prepare_request
+from marchproxy_application.serving.service import HttpService
+from marchproxy_application.streams import WATCH
+from marchproxy_core.relay.accepting import Acceptor
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+    from socket import SocketType
+
+    from marchproxy_core.drops import DropReason
+    from marchproxy_core.relay.accepting import Address
+    from marchproxy_core.relay.loop import Loop
+    from marchproxy_core.services import Endpoint
+
+
+@attrs.frozen(eq=False)
+class Routed:
+    """A request's head as it is answered each time that it comes."""
+
+    head: RequestHead
+    service: HttpService | None
+    """None: no route takes it."""
+    prepared: PreparedRequest | None
+
+
+@final
+class Front:
+    """One listen address, and the clients' connections that came in there."""
+
+    def __init__(self, fronts: Fronts, endpoint: Endpoint, first: HttpService) -> None:
+        """Accept nobody yet."""
+        self.loop = fronts.loop
+        self.endpoint = endpoint
+        self.members: dict[HttpService, list[socket.socket]] = {}
+        self.owner = first
+        """The service that connections count for: the one that takes any host, or the first one."""
+        self.connections: set[Http1Connection] = set()
+        self.is_draining = False
+        self._router = Router(())
+        self._known: Memory[Routed] = Memory()
+        self._acceptor = Acceptor(fronts.loop, first.carried, self._take)
+
+    def join(self, service: HttpService, sockets: list[socket.socket]) -> None:
+        """Have a service's requests come in here.
+
+        Args:
+            service: The service.
+            sockets: Its copies of the listening sockets, owned here from now on.
+        """
+        if self.members.get(service) == sockets:
+            return
+        self.members[service] = sockets
+        self._follow()
+
+    def leave(self, service: HttpService, *, serve_out: bool) -> None:
+        """Take no more requests for a service; with the last one, no more clients."""
+        gone = self.members.pop(service)
+        if not self.members:
+            self._acceptor.listen((), serve_out=serve_out)
+            self.is_draining = True
+        else:
+            self._follow()
+        # All but those that were accepted from, which the acceptor closes.
+        del gone
+
+    def routes_changed(self) -> None:
+        """Find requests' services anew."""
+        self._known.forget()
+        routes = []
+        for service in self.members:
+            http = service.http
+            hosts = [host.encode("latin-1") for host in http.hosts] or [b"*"]
+            routes += [
+                Route(service=service.name, host=host, path=path.encode("latin-1"))
+                for host in hosts
+                for path in http.paths
+            ]
+        self._router = Router(routes)
+        self._by_name = {service.name: service for service in self.members}
+
+    def known(self, block: bytes) -> Routed | None:
+        """Return what is known of a request's head that came before."""
+        return self._known.get(block)
+
+    def routed(self, block: bytes) -> Routed:
+        """Read a request's head, and find its service.
+
+        Raises:
+            Refused: It is malformed.
+        """
+        routed = self.route(read_request(block))
+        self._known.keep(block, routed)
+        return routed
+
+    def route(self, head: RequestHead, *, major: int = 1) -> Routed:
+        """Find the service of a request whose head was read already."""
+        path = head.path if head.path == b"*" else normal(head.path)
+        route = self._router.find(head.host, path)
+        if route is None:
+            return Routed(head, None, None)
+        service = self._by_name[route.service]
+        prepared = prepare_request(
+            head,
+            service.http,
+            prefix=route.path,
+            websocket=service.carried.work.service.websocket,
+            owned=service.owned_headers(),
+            major=major,
+        )
+        return Routed(head, service, prepared)
+
+    def cut(self, reason: DropReason | None) -> None:
+        """End all connections at once."""
+        for connection in tuple(self.connections):
+            connection.cut(reason)
+
+    def close_idle(self) -> None:
+        """Close the connections that have no request; the others are closed after their answer."""
+        for connection in tuple(self.connections):
+            connection.close_if_idle()
+
+    def _follow(self) -> None:
+        self.routes_changed()
+        self.owner = next(
+            (one for one in self.members if not one.http.hosts and one.http.paths == ("/",)),
+            next(iter(self.members)),
+        )
+        self._acceptor.carried = self.owner.carried
+        self._acceptor.listen(self.members[self.owner])
+        self.is_draining = False
+
+    def _take(self, sock: SocketType, peer: Address) -> None:
+        connection = Http1Connection(self, sock, peer)
+        self.connections.add(connection)
+        connection.start()
+        self.loop.watch(connection.fd, WATCH, connection.on_event)
+
+
+@final
+class Fronts:
+    """All fronts of this worker."""
+
+    def __init__(self, loop: Loop) -> None:
+        """Have none."""
+        self.loop = loop
+        self._by_endpoint: dict[Endpoint, Front] = {}
+        self._draining: list[Front] = []
+
+    def listen(
+        self,
+        service: HttpService,
+        sockets: Sequence[tuple[Endpoint, socket.socket]],
+        *,
+        serve_out: bool = False,
+    ) -> None:
+        """Have a service's requests come in from exactly these sockets."""
+        wanted: dict[Endpoint, list[socket.socket]] = {}
+        for endpoint, sock in sockets:
+            wanted.setdefault(endpoint, []).append(sock)
+        for endpoint, front in tuple(self._by_endpoint.items()):
+            if service in front.members and endpoint not in wanted:
+                front.leave(service, serve_out=serve_out)
+                if not front.members:
+                    del self._by_endpoint[endpoint]
+                    self._draining = [one for one in self._draining if one.connections]
+                    self._draining.append(front)
+                    front.close_idle()
+        for endpoint, socks in wanted.items():
+            found = self._by_endpoint.get(endpoint)
+            if found is None:
+                found = self._by_endpoint[endpoint] = Front(self, endpoint, service)
+            found.join(service, socks)
+
+    def routes_changed(self, service: HttpService) -> None:
+        """Find requests' services anew where this one is a member."""
+        for front in self._by_endpoint.values():
+            if service in front.members:
+                front.routes_changed()
+
+    def cut(self, service: HttpService, reason: DropReason | None) -> None:
+        """End the connections that count for a service."""
+        for front in (*self._by_endpoint.values(), *self._draining):
+            if front.owner is service:
+                front.cut(reason)

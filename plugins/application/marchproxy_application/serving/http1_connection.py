@@ -1,0 +1,500 @@
+"""A client's connection in HTTP/1.1: requests are read strictly, one after the other, and answered in their order."""
+
+from __future__ import annotations
+
+import enum
+import socket
+from typing import TYPE_CHECKING, final
+
+from marchproxy_application.http1.chunks import ChunkReader, as_chunk, last_chunk
+from marchproxy_application.http1.refusals import Refusal, Refused
+from marchproxy_application.http1.writing import CLOSE, KEEP_ALIVE, origin_lines
+from marchproxy_application.serving.exchange import Exchange
+from marchproxy_application.serving.own_answers import own_answer
+from marchproxy_application.streams import Stream
+from marchproxy_core.drops import DropReason
+
+if TYPE_CHECKING:
+    from socket import SocketType
+
+    from marchproxy_application.backends.connection import BackendConnection
+    from marchproxy_application.http1.fields import Field
+    from marchproxy_application.serving.front import Front, Routed
+    from marchproxy_application.serving.preparing import PreparedAnswer
+    from marchproxy_core.relay.accepting import Address
+
+_MOST_READS = 8
+_GRACE_S = 5.0
+"""How long a client may be slow before its rate is looked at."""
+_LINGER_S = 2.0
+"""How long what a client still sends is read and thrown away, so that it reads our last answer (RFC 9112, 9.6)."""
+_LINGER_BYTES = 1 << 20
+
+
+class _State(enum.Enum):
+    HEAD = enum.auto()
+    """A request's head is awaited, or has come in part."""
+    BODY = enum.auto()
+    ANSWER = enum.auto()
+    """The request is whole; the next one is not looked at before it is answered."""
+    TUNNEL = enum.auto()
+    LAST_WORDS = enum.auto()
+    """All is said; what is still to be sent is sent, then the connection is closed."""
+    LINGER = enum.auto()
+
+
+_HEAD, _BODY, _ANSWER, _TUNNEL, _LAST_WORDS, _LINGER = _State
+
+
+@final
+class Http1Connection(Stream):
+    """A client that was let in; counted as open until it is closed."""
+
+    __slots__ = (
+        "_body_left",
+        "_buffer",
+        "_carried",
+        "_chunks",
+        "_codes_chunks",
+        "_is_busy",
+        "_keeps",
+        "_origin",
+        "_origin_host",
+        "_since_s",
+        "_state",
+        "_taken",
+        "address",
+        "exchange",
+        "front",
+        "peer",
+        "port",
+        "scheme",
+        "version",
+    )
+
+    def __init__(self, front: Front, sock: SocketType, peer: Address) -> None:
+        """Take over an accepted, non-blocking socket."""
+        super().__init__(front.loop, sock)
+        self.front = front
+        self.peer = peer
+        self.address = peer[0].partition("%")[0].encode("ascii")
+        self.scheme = b"http"
+        self.port = front.endpoint.port
+        self.version = "1.1"
+        self.exchange: Exchange | None = None
+        self._carried = front.owner.carried
+        self._state = _HEAD
+        self._buffer = b""
+        self._chunks: ChunkReader | None = None
+        self._body_left = 0
+        self._codes_chunks = False
+        self._keeps = True
+        self._origin_host: bytes | None = None
+        self._origin = b""
+        self._since_s = self.loop.now_s
+        self._taken = 0
+        self._is_busy = False
+
+    def start(self) -> None:
+        """Count the connection, and see to it that a request comes in time."""
+        self._carried.opened()
+        self.loop.expire_at(self, self.loop.now_s + self._carried.settings.read_timeout)
+
+    # What comes from the client.
+
+    def on_event(self, events: int) -> None:
+        """Handle what epoll says of this socket."""
+        super().on_event(events)
+        if events & _BROKEN and not self.closed and not self.readable:
+            self.on_broken(self.socket_error() or OSError())
+
+    def on_readable(self) -> None:
+        """Read requests, unless one is being answered."""
+        for _ in range(_MOST_READS):
+            if not self.readable or self._is_held():
+                return
+            data = self.read()
+            if data is None:
+                return
+            if not data:
+                self._ended()
+                return
+            self._received(data)
+            if self.closed:
+                return
+        if self.readable:
+            self.loop.again(self._read_again)
+
+    def on_drained(self) -> None:
+        """Have the answer go on."""
+        if self._state is _LAST_WORDS:
+            self._say_goodbye()
+        elif self.exchange is not None:
+            self.exchange.client_drained()
+
+    def on_broken(self, error: OSError) -> None:
+        """End, since nobody is there any more."""
+        del error
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.client_gone()
+        self.close()
+
+    def on_deadline(self, now_s: float) -> float | None:
+        """Cut what takes too long; else say when to look again."""
+        settings = self._carried.settings
+        if self.unsent:
+            due_s = self.unsent_since_s + settings.write_timeout
+            if now_s >= due_s:
+                self.cut(DropReason.WRITE_TIMEOUT)
+                return None
+            return min(due_s, now_s + 1.0 + settings.write_timeout)
+        if self._state in (_LAST_WORDS, _LINGER):
+            self.close()
+            return None
+        exchange = self.exchange
+        if exchange is None:
+            return self._look_at_head(now_s)
+        due_s = exchange.look(now_s)
+        if self.closed or self.exchange is not exchange:
+            return None if self.closed else now_s + 1.0
+        if self._state is _BODY and not exchange.holds_request:
+            body_due_s = self._since_s + settings.read_timeout
+            if now_s >= body_due_s or self._is_too_slow(now_s):
+                late = DropReason.READ_TIMEOUT if now_s >= body_due_s else DropReason.CLIENT_TOO_SLOW
+                exchange.refuse(late)
+                return now_s + 1.0
+            due_s = min(due_s, body_due_s)
+        return max(due_s, now_s + 0.25)
+
+    # What goes to the client; see ``exchange.Client``.
+
+    def origin_of(self, host: bytes) -> bytes:
+        """Return the lines that tell a backend where its requests come from."""
+        if host != self._origin_host:
+            self._origin_host = host
+            self._origin = origin_lines(client=self.address, scheme=self.scheme, port=self.port, host=host)
+        return self._origin
+
+    def answer(
+        self, exchange: Exchange, answer: PreparedAnswer, more: bytes, body: bytes, *, is_over: bool
+    ) -> None:
+        """Send the head of the answer and what there is of its body."""
+        head = exchange.prepared.head
+        if not head.keeps_alive or self.front.is_draining or not exchange.request_over:
+            self._keeps = False
+        start = answer.start
+        if not answer.is_delimited:
+            if head.minor:
+                start = answer.start_chunked
+                self._codes_chunks = True
+                if body:
+                    body = as_chunk(body)
+                if is_over:
+                    body += last_chunk([])
+            else:
+                self._keeps = False
+        if self._keeps and head.minor:
+            self.write(b"%b%b\r\n%b" % (start, more, body))
+        else:
+            self.write(b"%b%b%b\r\n%b" % (start, more, KEEP_ALIVE if self._keeps else CLOSE, body))
+
+    def answer_interim(self, answer: PreparedAnswer) -> None:
+        """Send a head that another one follows; who speaks HTTP/1.0 knows none."""
+        if self.version == "1.1":
+            self.write(answer.start + b"\r\n")
+
+    def answer_upgrade(
+        self, exchange: Exchange, answer: PreparedAnswer, more: bytes, backend: BackendConnection
+    ) -> None:
+        """Send the head that changes the protocol, and let everything through from here on."""
+        self._keeps = False
+        self._state = _TUNNEL
+        exchange.request_over = False
+        self.write(b"%b%b\r\n" % (answer.start, more))
+        rest = backend.become_tunnel()
+        if rest:
+            exchange.answer_body(rest)
+        early, self._buffer = self._buffer, b""
+        if early and not exchange.is_over:
+            exchange.request_body(early)
+        self._resume_later()
+
+    def answer_body(self, data: bytes) -> None:
+        """Send more of the body."""
+        self.write(as_chunk(data) if self._codes_chunks and data else data)
+
+    def answer_end(self, data: bytes, trailers: list[Field]) -> None:
+        """Send the last of the body."""
+        if self._codes_chunks:
+            data = (as_chunk(data) if data else b"") + last_chunk(trailers)
+        if data:
+            self.write(data)
+
+    def answer_cut(self) -> None:
+        """Reset, so that nobody takes what was sent for the whole answer."""
+        self.close(reset=True)
+
+    def request_wanted(self) -> None:
+        """Go on with the request's body."""
+        if self.readable or self._buffer:
+            self._resume_later()
+
+    def over(self, exchange: Exchange) -> None:
+        """Go on with the next request, or close after the last."""
+        if self.exchange is exchange:
+            self.exchange = None
+        if self.closed:
+            return
+        if not self._keeps or not exchange.request_over:
+            self._end_after_answer()
+            return
+        self._state = _HEAD
+        self._codes_chunks = False
+        self._since_s = self.loop.now_s
+        if self._buffer:
+            self._advance()
+        elif self.gone:
+            self._resume_later()
+
+    def close(self, *, reset: bool = False) -> None:
+        """Close the socket, once, and count the end of the connection."""
+        if not self.closed:
+            super().close(reset=reset)
+            self._carried.closed()
+            self.front.connections.discard(self)
+            exchange, self.exchange = self.exchange, None
+            if exchange is not None:
+                exchange.client_gone()
+
+    def close_if_idle(self) -> None:
+        """Close, unless there is a request."""
+        if self._state is _HEAD and not self._buffer:
+            self.close()
+
+    def cut(self, reason: DropReason | None) -> None:
+        """End at once; the reason is counted."""
+        if reason is not None:
+            self._carried.drop(reason)
+        self.close(reset=True)
+
+    # Reading.
+
+    def _is_held(self) -> bool:
+        state = self._state
+        if state is _HEAD:
+            return False
+        if state is _ANSWER:
+            return True
+        exchange = self.exchange
+        return exchange is not None and exchange.holds_request
+
+    def _read_again(self) -> None:
+        if not self.closed and self.readable:
+            self.on_readable()
+
+    def _resume_later(self) -> None:
+        self.loop.again(self._resume)
+
+    def _resume(self) -> None:
+        if self.closed:
+            return
+        if self._buffer and self._state in (_HEAD, _BODY):
+            self._advance()
+        if not self.closed and self.readable:
+            self.on_readable()
+
+    def _received(self, data: bytes) -> None:
+        state = self._state
+        if state is _HEAD:
+            if not self._buffer:
+                routed = self.front.known(data)
+                if routed is not None:
+                    self._begin(routed)
+                    return
+                self._since_s = self.loop.now_s
+                self._taken = 0
+                self._buffer = data
+            else:
+                self._buffer += data
+            self._taken += len(data)
+            self._advance()
+        elif state is _BODY:
+            self._taken += len(data)
+            self._since_s = self.loop.now_s if not self._min_rate() else self._since_s
+            self._buffer = data
+            self._advance()
+        elif state is _TUNNEL:
+            assert self.exchange is not None
+            self.exchange.request_body(data)
+        else:
+            self._taken += len(data)
+            if self._taken > _LINGER_BYTES:
+                self.close(reset=True)
+
+    def _advance(self) -> None:
+        """Make what can be made of the buffer; not within itself, though answers that come at once end in here."""
+        if self._is_busy:
+            return
+        self._is_busy = True
+        try:
+            while self._buffer and not self.closed:
+                if self._state is _HEAD:
+                    if not self._read_head():
+                        return
+                elif self._state is _BODY and not self._is_held():
+                    self._read_body()
+                else:
+                    return
+        except Refused as refused:
+            self._refuse(refused.refusal)
+        finally:
+            self._is_busy = False
+
+    def _read_head(self) -> bool:
+        """Read a whole head; false when there is none yet."""
+        data = self._buffer
+        if data.startswith(b"\r\n"):
+            self._buffer = data = data[2:]  # RFC 9112, section 2.2: an empty line before it is forgiven
+            return bool(data)
+        end = data.find(b"\r\n\r\n") + 4
+        http = self.front.owner.http
+        if end < 4:
+            if len(data) > http.max_header_bytes:
+                raise Refused(Refusal.HEAD_TOO_LARGE)
+            if b"\n\n" in data or b"\n\r\n" in data:
+                raise Refused(Refusal.BAD_LINE_END)
+            self.loop.expire_by(self, self._since_s + self._carried.settings.read_timeout)
+            return False
+        if end > http.max_header_bytes:
+            raise Refused(Refusal.HEAD_TOO_LARGE)
+        block, self._buffer = data[:end], data[end:]
+        routed = self.front.known(block) or self.front.routed(block)
+        if len(routed.head.fields) > http.max_headers:
+            raise Refused(Refusal.HEAD_TOO_LARGE)
+        self._begin(routed)
+        return True
+
+    def _begin(self, routed: Routed) -> None:
+        head, service, prepared = routed.head, routed.service, routed.prepared
+        self.version = "1.1" if head.minor else "1.0"
+        if service is None or prepared is None:
+            self._answer_alone(404, DropReason.NO_ROUTE)
+            return
+        self.exchange = exchange = Exchange(self, service, prepared)
+        if exchange.request_over:
+            self._state = _ANSWER
+        else:
+            self._state = _BODY
+            self._chunks = ChunkReader() if head.is_chunked else None
+            self._body_left = head.length
+        self.loop.expire_by(self, self.loop.now_s + service.look_after_s)
+        exchange.start()
+
+    def _read_body(self) -> None:
+        exchange, chunks = self.exchange, self._chunks
+        assert exchange is not None
+        data, self._buffer = self._buffer, b""
+        if chunks is None:
+            piece, self._buffer = data[: self._body_left], data[self._body_left :]
+            self._body_left -= len(piece)
+            exchange.request_body(piece)
+            if not self._body_left and self.exchange is exchange:
+                self._end_request(exchange, [])
+            return
+        for piece in chunks.feed(data):
+            exchange.request_body(piece)
+            if self.exchange is not exchange:
+                return
+        if chunks.is_over:
+            self._buffer = chunks.rest
+            self._end_request(exchange, chunks.trailers)
+
+    def _end_request(self, exchange: Exchange, trailers: list[Field]) -> None:
+        self._state = _ANSWER
+        self._chunks = None
+        exchange.request_end(trailers)
+
+    def _ended(self) -> None:
+        """Handle the end of what the client sends."""
+        self.readable = False
+        exchange = self.exchange
+        if self._state is _TUNNEL and exchange is not None and exchange.backend is not None:
+            exchange.backend.shut_down()
+        elif self._state is _BODY and exchange is not None:
+            exchange.client_gone()
+            self.close()
+        elif self._state is not _ANSWER and self._state is not _LAST_WORDS:
+            self.close()
+
+    # Refusing and ending.
+
+    def _refuse(self, refusal: Refusal) -> None:
+        reason = DropReason(refusal.name.lower())
+        exchange = self.exchange
+        self._keeps = False
+        self._buffer = b""
+        if exchange is not None:
+            exchange.refuse(reason, status=refusal.status)
+        else:
+            self._answer_alone(refusal.status, reason)
+
+    def _answer_alone(self, status: int, reason: DropReason) -> None:
+        """Answer what is no request of any service, and end."""
+        service = self.front.owner
+        self._carried.drop(reason)
+        request_id = service.next_id()
+        answer, body = own_answer(status, request_id)
+        self._keeps = False
+        self.write(b"%bX-Request-Id: %b\r\n%b\r\n%b" % (answer.start, request_id, CLOSE, body))
+        service.refused(self, request_id, status, reason)
+        if not self.closed:
+            self._end_after_answer()
+
+    def _end_after_answer(self) -> None:
+        self._state = _LAST_WORDS
+        self._taken = 0
+        if not self.unsent:
+            self._say_goodbye()
+        else:
+            self.loop.expire_by(self, self.loop.now_s + self._carried.settings.write_timeout)
+
+    def _say_goodbye(self) -> None:
+        if not self.readable and not self._buffer and self.exchange is None and self._chunks is None:
+            self.close()
+            return
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.close()
+            return
+        self._state = _LINGER
+        self._buffer = b""
+        self._chunks = None
+        self.loop.expire_at(self, self.loop.now_s + _LINGER_S)
+        self._resume_later()
+
+    def _look_at_head(self, now_s: float) -> float | None:
+        settings = self._carried.settings
+        if not self._buffer:
+            due_s = self._since_s + settings.keep_alive_timeout
+            if now_s >= due_s or self.front.is_draining:
+                self.close()
+                return None
+            return due_s
+        due_s = self._since_s + settings.read_timeout
+        if now_s >= due_s or self._is_too_slow(now_s):
+            late = DropReason.READ_TIMEOUT if now_s >= due_s else DropReason.CLIENT_TOO_SLOW
+            self._answer_alone(408, late)
+            return None if self.closed else now_s + _LINGER_S
+        return min(due_s, now_s + 1.0) if self._min_rate() else due_s
+
+    def _min_rate(self) -> int:
+        return self.front.owner.http.min_client_rate
+
+    def _is_too_slow(self, now_s: float) -> bool:
+        rate, took_s = self._min_rate(), now_s - self._since_s
+        return bool(rate) and took_s > _GRACE_S and self._taken < rate * took_s
+
+
+_BROKEN = 0x008 | 0x010  # EPOLLERR | EPOLLHUP

@@ -1,0 +1,230 @@
+"""One HTTP service in this worker: its pools, its limits, what it counts, what it knows of its backends' answers."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import time
+from bisect import bisect_left
+from typing import TYPE_CHECKING, Final, final
+
+import structlog
+
+from marchproxy_application.backends.pool import Pool
+from marchproxy_application.http1.response import read_response
+from marchproxy_application.serving.limits import Budget, ClientRates
+from marchproxy_application.serving.preparing import Memory, PreparedAnswer, prepare_answer
+from marchproxy_core.backends.limits import LeakyBucket
+from marchproxy_core.drops import DropReason
+from marchproxy_core.services import Http
+from marchproxy_core.workers.ledger import (
+    ANSWERS,
+    BYTES_IN,
+    BYTES_OUT,
+    DURATION_BOUNDS_S,
+    DURATION_SUM_US,
+    DURATIONS,
+    REQUESTS,
+    REQUESTS_ACTIVE,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from marchproxy_application.serving.exchange import Client, Exchange
+    from marchproxy_application.serving.front import Fronts
+    from marchproxy_application.serving.http1_connection import Http1Connection
+    from marchproxy_application.worker import Application
+    from marchproxy_core.relay.carried import Carried
+    from marchproxy_core.services import Endpoint
+
+log = structlog.get_logger()
+
+_CLASSES: Final = tuple(ANSWERS[f"{digit}xx"] for digit in range(1, 6))
+_NONE_OWNED: Final[frozenset[bytes]] = frozenset()
+
+
+@final
+class HttpService:
+    """What all requests for a service share; its clients' connections belong to fronts."""
+
+    def __init__(self, application: Application, carried: Carried) -> None:
+        """Have no connection yet."""
+        self.application = application
+        self.loop = application.loop
+        self.carried = carried
+        self.fronts: Fronts = application.fronts
+        self.name = carried.work.service.name
+        self.active = 0
+        """Number of requests that are being served, and of clients' connections."""
+        self.pools: tuple[Pool, ...] = ()
+        self._all_pools: dict[Endpoint, Pool] = {}
+        self._known: dict[bool, Memory[PreparedAnswer]] = {False: Memory(), True: Memory()}
+        self._id_start = os.urandom(6).hex().encode()
+        self._ids = itertools.count(1)
+        self._sampled = 0.0
+        self.http = Http()
+        self.update()
+
+    def update(self) -> None:
+        """Follow what changed in :attr:`carried`."""
+        carried, service = self.carried, self.carried.work.service
+        http = service.http
+        assert http is not None
+        settings = carried.settings
+        self.request_timeout_s = http.request_timeout_s or settings.request_timeout
+        self.look_after_s = min(
+            self.request_timeout_s,
+            settings.read_timeout,
+            settings.write_timeout,
+            http.retry.try_timeout_s or settings.read_timeout,
+            1.0 if http.min_client_rate else settings.read_timeout,
+        )
+        """How long a request may go on before its times are looked at, in seconds."""
+        if http != self.http or not hasattr(self, "budget"):
+            self._adopt(http)
+        self._adopt_pools()
+        self.fronts.routes_changed(self)
+
+    def owned_headers(self) -> frozenset[bytes]:
+        """Return the names of request fields that only we may set."""
+        return _NONE_OWNED
+
+    def next_id(self) -> bytes:
+        """Return the id of one more request; no other has it, in this worker or another."""
+        return b"%b%08x" % (self._id_start, next(self._ids))
+
+    def admits(self, exchange: Exchange) -> bool:
+        """Take a request in, or answer it with why not."""
+        self.active += 1
+        counts, first = self.carried.counts, self.carried.first_cell
+        counts[first + REQUESTS_ACTIVE] += 1
+        self.budget.earn()
+        reason = self._refusal(exchange) if self._has_limits else None
+        if reason is not None:
+            exchange.refuse(reason)
+            return False
+        counts[first + REQUESTS] += 1
+        return True
+
+    def finished(self, exchange: Exchange) -> None:
+        """Count a request that is over, and log it."""
+        self.active -= 1
+        took_s = time.monotonic() - exchange.began_s
+        carried = self.carried
+        counts, first = carried.counts, carried.first_cell
+        counts[first + REQUESTS_ACTIVE] -= 1
+        status = exchange.status
+        if status:
+            counts[first + _CLASSES[status // 100 - 1]] += 1
+        counts[first + DURATIONS + bisect_left(DURATION_BOUNDS_S, took_s)] += 1
+        counts[first + DURATION_SUM_US] += int(took_s * 1e6)
+        counts[first + BYTES_IN] += exchange.bytes_in
+        counts[first + BYTES_OUT] += exchange.bytes_out
+        if exchange.reason is not None:
+            carried.drop(exchange.reason)
+        self._sampled += self.http.access_log
+        if self._sampled >= 1.0:
+            self._sampled -= 1.0
+            self.application.access_log.tell(exchange, took_s)
+
+    def refused(self, client: Http1Connection, request_id: bytes, status: int, reason: DropReason) -> None:
+        """Count and log what was answered without being a request of any service."""
+        counts, first = self.carried.counts, self.carried.first_cell
+        counts[first + _CLASSES[status // 100 - 1]] += 1
+        log.info(
+            "request.refused",
+            id=request_id.decode(),
+            service=self.name,
+            client=client.address.decode(),
+            status=status,
+            origin="proxy",
+            reason=reason.value,
+        )
+
+    def prepared_answer(self, block: bytes, method: bytes) -> PreparedAnswer:
+        """Return what clients get for a backend's head.
+
+        Args:
+            block: The head, to its empty line.
+            method: Of the request.
+
+        Raises:
+            Refused: It is malformed.
+        """
+        known = self._known[method == b"HEAD"]
+        answer = known.get(block)
+        if answer is None:
+            answer = prepare_answer(read_response(block, method), self.http.response_headers)
+            known.keep(block, answer)
+        return answer
+
+    def key_of(self, client: Client) -> bytes:
+        """Return what keeps a client at its backend: its packed IP address."""
+        host = client.address.decode("ascii")
+        return socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+
+    def listen(self, sockets: Sequence[tuple[Endpoint, socket.socket]], *, serve_out: bool = False) -> None:
+        """Take requests from these sockets, which other services may share."""
+        self.fronts.listen(self, sockets, serve_out=serve_out)
+
+    def drain(self) -> None:
+        """Serve who is in the queues already, then take nobody any more."""
+        self.fronts.listen(self, (), serve_out=True)
+
+    def leave(self, taken: set[Endpoint]) -> None:
+        """Do nothing: addresses are given up at once."""
+
+    def look(self, now_s: float) -> None:
+        """Close what was idle for too long."""
+        for pool in self._all_pools.values():
+            pool.look(now_s)
+
+    def close(self, reason: DropReason | None = None) -> None:
+        """End everything at once; ``reason`` counts for each connection that is cut."""
+        self.fronts.listen(self, ())
+        self.fronts.cut(self, reason)
+        for pool in self._all_pools.values():
+            pool.flush()
+
+    def _adopt(self, http: Http) -> None:
+        self.http = http
+        self.budget = Budget(http.retry.budget)
+        for known in self._known.values():
+            known.forget()
+        self._bucket = LeakyBucket(http.request_rate) if http.request_rate else None
+        self._rates = ClientRates(http.client_request_rate) if http.client_request_rate else None
+        kind, _, name = http.client_key.partition(":")
+        self._key_header = name.encode() if kind == "header" else b""
+        self._has_limits = bool(self._bucket or self._rates or http.max_requests)
+
+    def _adopt_pools(self) -> None:
+        carried = self.carried
+        wanted = dict(zip(carried.backends, carried.backend_cells, strict=True))
+        for endpoint in [endpoint for endpoint in self._all_pools if endpoint not in wanted]:
+            self._all_pools.pop(endpoint).close()
+        for endpoint in carried.flushed:
+            if endpoint in self._all_pools:
+                self._all_pools.pop(endpoint).flush()
+        for endpoint, cell in wanted.items():
+            if endpoint not in self._all_pools:
+                self._all_pools[endpoint] = Pool(self, endpoint, cell)
+        self.pools = tuple(self._all_pools[endpoint] for endpoint in carried.backends)
+
+    def _refusal(self, exchange: Exchange) -> DropReason | None:
+        total, first = self.carried.total, self.carried.first_cell
+        most = self.http.max_requests
+        if most is not None and total(first + REQUESTS_ACTIVE) > most:
+            return DropReason.MAX_REQUESTS
+        now_s = self.loop.now_s
+        if self._bucket is not None and not self._bucket.admits(now_s, total(first + REQUESTS)):
+            return DropReason.REQUEST_RATE
+        if self._rates is not None and not self._rates.admits(self._client_key(exchange), now_s):
+            return DropReason.CLIENT_REQUEST_RATE
+        return None
+
+    def _client_key(self, exchange: Exchange) -> bytes:
+        if self._key_header:
+            return exchange.prepared.head.first(self._key_header) or b""
+        return exchange.client.address
