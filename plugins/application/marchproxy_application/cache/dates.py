@@ -43,8 +43,8 @@ def parse_date(text: bytes | None, now_s: float) -> float | None:
 
 
 def format_date(when_s: float) -> bytes:
-    """Return a time, in seconds since 1970, as a field's value."""
-    return email.utils.formatdate(when_s, usegmt=True).encode()
+    """Return a time, in seconds since 1970, as a field's value; never one that is yet to come."""
+    return email.utils.formatdate(int(when_s), usegmt=True).encode()
 
 
 @lru_cache(1024)

@@ -7,9 +7,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from marchproxy_application.cache.answers import Fetch, Validate
+from marchproxy_application.cache.dates import format_date
 from marchproxy_application.cache.directives import policy_of
 from marchproxy_application.cache.flights import FAILED_S, VAIN_S
-from marchproxy_application.cache.messages import Request, first_of, url_of
+from marchproxy_application.cache.messages import Request, first_of, make_field, url_of
 from marchproxy_application.cache.saving import Saving
 from marchproxy_application.cache.storable import Unstored, why_unstored
 from marchproxy_application.cache.stored import Stored, kept_fields, make_stored, renewed_fields
@@ -81,7 +82,10 @@ def renew(
     """
     told = _told(fields) or stored.told
     unkept = policy_of(fields).unkept | policy_of((*stored.fields, *told)).unkept
-    own = renewed_fields(stored, kept_fields(fields, unkept))
+    kept = kept_fields(fields, unkept)
+    if first_of(kept, b"date") is None:
+        kept.append(make_field(b"Date", format_date(response_time_s)))
+    own = renewed_fields(stored, kept)
     ages = [field for field in fields if field.name == b"age"]
     policy = policy_of((*own, *told))
     life = state.life(stored.status, (*own, *ages), policy, request_time_s, response_time_s)
