@@ -136,6 +136,8 @@ class JwksSource:
                 "it has no key that can be used: " + ("; ".join(read.left_out[:3]) or "it is empty")
             )
         with self._changed:
+            if self._closed:
+                return
             is_news = read.keys != self._current or self._schedule.failures > 0
             pause_s = self._schedule.succeed(time.monotonic(), fetched.max_age_s)
             if read.keys != self._current:
@@ -170,5 +172,4 @@ class JwksSource:
     def _finish(self) -> None:
         """Tell the worker; with the lock held, so that it is not told after :meth:`close`."""
         self._fetches += 1
-        if not self._closed:
-            self._wake()
+        self._wake()

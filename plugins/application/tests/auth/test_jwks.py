@@ -135,7 +135,9 @@ def test_unknown_kids_do_not_make_it_fetch_often(issuer, source_of):
     source, woken = source_of(issuer.url, limits=Limits())
     wait(woken)
     assert [source.want(str(number)) for number in range(100)] == [False] * 100
-    assert len(issuer.asked) == 1
+    for _ in range(20):  # time enough for fetches that should not be
+        Fetcher(issuer.url).fetch()
+    assert len(issuer.asked) == 21
 
 
 def test_it_is_refreshed_by_itself_as_often_as_the_issuer_says(issuer, source_of):
@@ -185,7 +187,6 @@ def test_an_issuer_that_comes_later_is_found(source_of):
     source, woken = source_of(f"http://127.0.0.1:{port}/keys")
     wait(woken, lambda: source.failures >= 2)
     assert source.current is None
-    assert not source.want(None) or source.failures
     with socket.create_server(("127.0.0.1", port)) as late:
         client, _ = late.accept()
         with client:

@@ -204,6 +204,14 @@ def test_whatever_is_forwarded_is_one_line(value):
         assert text == value if isinstance(value, str) else json.loads(text) == value
 
 
+def test_of_several_claims_for_one_header_the_first_counts():
+    forwards = verifier(forward_claims=(("preferred", "X-Name"), ("name", "x-name")))
+    both = forwards.check(bearer({"name": "a", "preferred": "b"}), NOW_S)
+    assert both.forwarded == (b"X-Name: b\r\n",)
+    unsafe = forwards.check(bearer({"name": "a", "preferred": "b\n"}), NOW_S)
+    assert unsafe.forwarded == (b"x-name: a\r\n",)
+
+
 def test_fields_that_could_be_taken_for_ours_are_found():
     forwards = verifier(forward_claims=(("sub", "X-User-Id"),))
     names = [b"host", b"x-user-id", b"x_user_id", b"x-user_id", b"x.user~id", b"x-user-ids", b"xuserid"]
