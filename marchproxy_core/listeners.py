@@ -63,24 +63,27 @@ class ListenerSet:
     def open(self, services: Iterable[Service]) -> None:
         """Make the set hold exactly the addresses of these services.
 
-        Addresses that stay keep their sockets, new ones are opened, those gone are closed. All or nothing, but for
+        An address that several services share is opened once, and closed when the last of them is gone. Addresses
+        that stay keep their sockets, new ones are opened, those gone are closed. All or nothing, but for
         a service on a port of every address: on a host without IPv6 it is left with the IPv4 one, which is logged.
 
         Raises:
             ListenError: An address cannot be opened; the set is as it was. The message names service, address and fix.
         """
-        wanted = {(s.protocol, endpoint): s for s in services for endpoint in s.listen}
+        wanted: dict[_Key, list[Service]] = {}
+        for service in services:
+            for endpoint in service.listen:
+                wanted.setdefault((service.protocol, endpoint), []).append(service)
         fresh: dict[_Key, Listener] = {}
         try:
-            for key, service in wanted.items():
+            for key, sharing in wanted.items():
                 if key in self._open:
                     continue
-                if _is_half_of_every_address(service, key[1]) and not _has_ipv6():
-                    log.warning(
-                        "listener.left_out", service=service.name, address=str(key[1]), reason="no IPv6"
-                    )
+                names = ", ".join(service.name for service in sharing)
+                if all(_is_half_of_every_address(service, key[1]) for service in sharing) and not _has_ipv6():
+                    log.warning("listener.left_out", service=names, address=str(key[1]), reason="no IPv6")
                     continue
-                fresh[key] = self._listener(*key, service=service.name)
+                fresh[key] = self._listener(*key, service=names)
         except ListenError:
             _close(fresh.values())
             raise
@@ -89,7 +92,7 @@ class ListenerSet:
         _close(gone)
 
     def of(self, service: Service) -> tuple[Listener, ...]:
-        """Return the open listeners of a service, in the order that it names them."""
+        """Return the open listeners of a service, in the order that it names them, shared or not."""
         keys = ((service.protocol, endpoint) for endpoint in service.listen)
         return tuple(self._open[key] for key in keys if key in self._open)
 

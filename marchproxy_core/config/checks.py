@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from marchproxy_core.config.kinds import UnixAddress
+from marchproxy_core.config.sharing import conflict
 from marchproxy_core.config.values import DEFAULT
 from marchproxy_core.door import Door, Rule, Screen
 from marchproxy_core.errors import ConfigProblem
@@ -51,23 +52,38 @@ def check_services(
 
     A wildcard and one of the host's addresses on the same port go together: the kernel gives a connection to
     the socket bound to the more exact address (SO_REUSEPORT on both), as users of HAProxy and nginx expect.
-    The same address twice would share connections out between two services at random, so it is refused.
+    The same address twice would share connections out between two services at random, so it is refused, unless
+    what clients say first tells the two apart.
     """
     names: dict[str, Service] = {}
-    addresses: dict[tuple[Protocol, Endpoint], Service] = {}
+    addresses: dict[tuple[Protocol, Endpoint], list[Service]] = {}
     for service in services:
         first = names.setdefault(service.name, service)
         if first is not service:
             want = f"a name of its own; the first is at {first.origin}"
             problems.found.append(ConfigProblem(service.origin, "name", f"{service.name} again", want))
-        for endpoint in service.listen:
-            owner = addresses.setdefault((service.protocol, endpoint), service)
-            if owner is not service:
-                got = f"{service.protocol.value} {endpoint} as {owner.name} has it ({owner.origin})"
-                what = f"service {service.name}: listen"
-                problems.found.append(ConfigProblem(service.origin, what, got, "an address of its own"))
+        _check_listen(service, addresses, problems)
     _check_door(services, settings, origins, problems)
     _check_admin(addresses, settings, origins, problems, notes)
+
+
+def _check_listen(
+    service: Service, addresses: dict[tuple[Protocol, Endpoint], list[Service]], problems: Problems
+) -> None:
+    """A service's addresses against those of the services before it; each of these is told of once."""
+    told: set[str] = set()
+    for endpoint in service.listen:
+        owners = addresses.setdefault((service.protocol, endpoint), [])
+        for owner in owners:
+            found = conflict(owner, service)
+            if found is None or owner.name in told:
+                continue
+            told.add(owner.name)
+            claim = f"{found.got} on " if found.got else ""
+            got = f"{claim}{service.protocol.value} {endpoint} as {owner.name} has it ({owner.origin})"
+            what = f"service {service.name}: listen"
+            problems.found.append(ConfigProblem(service.origin, what, got, found.want))
+        owners.append(service)
 
 
 def _check_door(
@@ -86,7 +102,7 @@ def _check_door(
 
 
 def _check_admin(
-    addresses: Mapping[tuple[Protocol, Endpoint], Service],
+    addresses: Mapping[tuple[Protocol, Endpoint], list[Service]],
     settings: Settings,
     origins: Mapping[str, Origin],
     problems: Problems,
@@ -96,16 +112,14 @@ def _check_admin(
     admin = settings.admin_listen
     if isinstance(admin, UnixAddress):
         return
-    same = addresses.get((Protocol.TCP, admin))
-    if same is not None:
+    for same in addresses.get((Protocol.TCP, admin), [])[:1]:
         where = str(origins.get("ADMIN_LISTEN", same.origin))
         got = f"{admin} as service {same.name} has it ({same.origin})"
         problems.found.append(ConfigProblem(where, "ADMIN_LISTEN", got, "an address of its own"))
         return
     everywhere = Endpoint(ANY_IPV4 if admin.ip.version == 4 else ANY_IPV6, admin.port)
-    over = addresses.get((Protocol.TCP, everywhere))
-    if over is not None:
-        notes.append(
-            f"{over.origin}: service {over.name} listens on {everywhere}, the admin API on {admin}: "
-            "connections to that address go to the admin API; ADMIN_LISTEN moves it"
-        )
+    notes.extend(
+        f"{over.origin}: service {over.name} listens on {everywhere}, the admin API on {admin}: "
+        "connections to that address go to the admin API; ADMIN_LISTEN moves it"
+        for over in addresses.get((Protocol.TCP, everywhere), [])
+    )

@@ -8,6 +8,7 @@ import attrs
 
 from marchproxy_core.config.choices import TIER_VARIABLES, Enable, enable_variable
 from marchproxy_core.config.given import all_settings
+from marchproxy_core.config.http_printing import http_values
 from marchproxy_core.config.values import DEFAULT, Config
 
 if TYPE_CHECKING:
@@ -69,23 +70,20 @@ def render_services(config: Config) -> tuple[PrintedService, ...]:
 
 
 def _values(service: Service) -> tuple[tuple[str, str], ...]:
-    check, auth, tls, cache = service.health_check, service.auth, service.tls, service.cache
+    check = service.health_check
     shown = {
         "protocol": service.protocol.value,
         "listen": ", ".join(map(str, service.listen)),
         "backends": ", ".join(map(_backend, service.backends)),
         "balance": service.balance.value,
         "health_check": f"{check.kind.value} every {check.interval_s:g} s" if check else "none",
-        "auth_type": auth.type.value,
-        "tls_enabled": "true" if tls else "false",
-        "websocket": "true" if service.websocket else "false",
         "proxy_protocol": _proxy(service),
-        "cache_enabled": f"true, {cache.ttl_s:g} s" if cache else "false",
         "max_connections": _or(service.max_connections, "SERVICE_MAX_CONNECTIONS"),
         "connection_rate": _or(service.connection_rate, "SERVICE_CONNECTION_RATE"),
         "block": ", ".join(map(str, service.block)) or "none",
         "allow": ", ".join(map(str, service.allow)) or "none",
         "tier": service.tier or "the planner picks",
+        **http_values(service),
     }
     return tuple(shown.items())
 

@@ -106,6 +106,32 @@ def test_udp_listeners_bind_with_the_buffers_asked_for():
     assert listeners.of(dns) == ()
 
 
+def test_an_address_that_services_share_is_open_until_the_last_of_them_goes(listeners):
+    address = f"127.0.0.1:{free_port()}"
+    one, two, own = service("one", address), service("two", address), f"127.0.0.1:{free_port()}"
+    wide = service("wide", own, address)
+    listeners.open([one, two, wide])
+    (shared,) = listeners.of(one)
+    assert len(shared.sockets) == 2
+    assert listeners.of(two) == (shared,)
+    assert listeners.of(wide)[1] is shared
+    listeners.open([two])
+    assert listeners.of(two) == (shared,)
+    with socket.create_connection((str(shared.endpoint.ip), shared.endpoint.port), timeout=5):
+        pass
+    listeners.open([one])
+    assert listeners.of(one) == (shared,), "who comes as another goes takes over the sockets"
+    listeners.open([])
+    assert all(sock.fileno() == -1 for sock in shared.sockets)
+
+
+def test_a_shared_address_that_cannot_be_opened_is_told_with_all_who_want_it(listeners):
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        address = f"127.0.0.1:{stranger.getsockname()[1]}"
+        with pytest.raises(ListenError, match="service 'one, two' cannot listen on"):
+            listeners.open([service("one", address), service("two", address)])
+
+
 def lose_ipv6():
     """Have the kernel answer this thread as one without IPv6 does: seccomp(2), for socket(AF_INET6, …) alone."""
     load, jump_if_equal, answer = 0x20, 0x15, 0x06
@@ -159,6 +185,18 @@ def test_an_ipv6_address_that_was_asked_for_is_an_error_where_the_host_has_no_ip
         lose_ipv6()
         with pytest.raises(ListenError, match="this host has IPv6 switched off"):
             ListenerSet(1).open([web])
+
+    in_own_thread(without_ipv6)
+
+
+def test_one_of_those_who_share_a_port_may_insist_on_its_ipv6_address():
+    port = free_port()
+    both, insists = service("both", f"0.0.0.0:{port}", f"[::]:{port}"), service("insists", f"[::]:{port}")
+
+    def without_ipv6():
+        lose_ipv6()
+        with pytest.raises(ListenError, match="this host has IPv6 switched off"):
+            ListenerSet(1).open([both, insists])
 
     in_own_thread(without_ipv6)
 
