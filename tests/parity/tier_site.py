@@ -68,6 +68,8 @@ class TierSite:
         enable = {
             f"enable_{tier}": "true" if places[tier] <= places[self.tier] else "false" for tier in TIERS
         }
+        # Ranks above sockets, and would take what that is to show.
+        enable["enable_application"] = "false"
         self.daemon = await self.packets.start(*self.services, **SETTINGS, **enable)
         await until(self._carries_all, deadline_s=PATIENCE_S, what=f"{self.tier} carries its services")
 
