@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 
 import trio
 
@@ -34,17 +35,18 @@ async def _drained(stage, begin):
     daemon = stage.site.daemon
     client, backend = await stage.pair()
     assert await goes_on(client, backend)
-    earlier = len(_ends_of_drains(daemon))
+    earlier = _ends_of_drains(daemon)
 
     def is_over():
-        return len(_ends_of_drains(daemon)) > earlier
+        return bool(_ends_of_drains(daemon) - earlier)
 
     async with trio.open_nursery() as nursery:
         # Not waited for: its answer comes when every tier has caught up, and a part of the timeout is over by then.
         nursery.start_soon(begin)
         new = await _newcomer_of_a_drain(stage)
         before = "goes on" if await goes_on(client, backend) else "is cut off"
-        assert before == "goes on" or not is_over(), f"looked at too late: {_ends_of_drains(daemon)}"
+        is_late = "drain.cut_off" in _ends_of_drains(daemon) - earlier
+        assert before == "goes on" or not is_late, "looked at when `DRAIN_TIMEOUT` was over"
         await until(is_over, deadline_s=PATIENCE_S, what="the end of the drain")
     after = await fate_of(client, backend)
     return f"a new client {new}; one that is there {before}, and after `DRAIN_TIMEOUT` {after}"
@@ -52,7 +54,7 @@ async def _drained(stage, begin):
 
 def _ends_of_drains(daemon):
     """Which of the two is told depends on whether there was something to cut off; what became of it, we see."""
-    return daemon.events("drain.cut_off") + daemon.events("drain.finished")
+    return Counter({name: len(daemon.events(name)) for name in ("drain.cut_off", "drain.finished")})
 
 
 async def _newcomer_of_a_drain(stage):
