@@ -47,7 +47,8 @@ class Life:
         error_until_s: Until when it may be used when its backend answers with an error.
         unreachable_until_s: Until when it may be used when its backend does not answer.
         must_validate: It must not be used stale, whatever a client says.
-        is_explicit: The response says for how long it is fresh.
+        is_shared: It says that it is for others, or others ask the backend each time; if not, how long it is used is a
+            guess, and only those who say the same about themselves share it.
     """
 
     born_s: float
@@ -56,7 +57,7 @@ class Life:
     error_until_s: float
     unreachable_until_s: float
     must_validate: bool
-    is_explicit: bool
+    is_shared: bool
 
 
 def life_of(
@@ -99,7 +100,7 @@ def life_of(
         if bars_stale
         else fresh_until_s + (defaults.unreachable_s if error_s is None else error_s),
         must_validate=bars_stale,
-        is_explicit=explicit is not None,
+        is_shared=explicit is not None or policy.public or policy.no_cache,
     )
 
 

@@ -22,6 +22,8 @@ class Request(NamedTuple):
     path: bytes
     """In normal form (``routing.paths.normal``), with its query."""
     fields: Sequence[Field]
+    """Those that the backend will get, without those that Connection names: by another field's value, that the backend
+    never saw, nothing must be stored."""
 
 
 def make_field(name: bytes, value: bytes) -> Field:

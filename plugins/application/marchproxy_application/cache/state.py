@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, final
 
 import attrs
@@ -13,13 +13,16 @@ from marchproxy_application.cache.invalidation import Changes
 from marchproxy_application.cache.saving import Room
 from marchproxy_application.cache.storable import Unstored
 from marchproxy_application.cache.store import Store
-from marchproxy_application.cache.vary import Names, names_of
+from marchproxy_application.cache.vary import Names, names_of, varies_by
 
 if TYPE_CHECKING:
     from marchproxy_application.cache.answers import Fetch
     from marchproxy_application.cache.directives import Policy
     from marchproxy_application.cache.stored import Stored
     from marchproxy_application.http1.fields import Field
+
+_PERSONAL = (b"authorization", b"cookie")
+"""What a request says about who asks. A backend that knows of no caches may have written its answer for him alone."""
 
 
 @final
@@ -57,9 +60,15 @@ class State:
     changes: Changes = attrs.Factory(Changes)
     counters: Counters = attrs.Factory(Counters)
 
-    def all_names(self, varies: Iterable[bytes]) -> Names:
-        """Return what a response varies by that says it varies by these."""
-        return names_of((*self.vary, *varies))
+    def names_of(self, fields: Sequence[Field], life: Life) -> Names:
+        """Return what a response varies by; Vary must not be ``*``.
+
+        Args:
+            fields: Of the response.
+            life: Its times.
+        """
+        own = () if life.is_shared else _PERSONAL
+        return names_of((*self.vary, *own, *(varies_by(fields) or ())))
 
     def life(
         self,

@@ -14,7 +14,7 @@ from marchproxy_application.cache.messages import Request, first_of, make_field,
 from marchproxy_application.cache.saving import Saving
 from marchproxy_application.cache.storable import Unstored, why_unstored
 from marchproxy_application.cache.stored import Stored, kept_fields, make_stored, renewed_fields
-from marchproxy_application.cache.vary import values_of, varies_by
+from marchproxy_application.cache.vary import values_of
 
 if TYPE_CHECKING:
     from marchproxy_application.cache.state import State
@@ -46,7 +46,7 @@ def begin(
     if why is not None:
         _pass(state, fetch, status, fields, why, request_time_s, response_time_s)
         return why
-    names = state.all_names(varies_by(fields) or ())
+    names = state.names_of(fields, life)
     make = partial(
         make_stored,
         url=url_of(fetch.request),
@@ -89,7 +89,7 @@ def renew(
     ages = [field for field in fields if field.name == b"age"]
     policy = policy_of((*own, *told))
     life = state.life(stored.status, (*own, *ages), policy, request_time_s, response_time_s)
-    names = state.all_names(varies_by(own) or ())
+    names = state.names_of(own, life)
     renewed = make_stored(
         url=stored.url,
         names=names,

@@ -18,7 +18,7 @@ LIFE = Life(
     error_until_s=60.0,
     unreachable_until_s=60.0,
     must_validate=False,
-    is_explicit=True,
+    is_shared=True,
 )
 
 

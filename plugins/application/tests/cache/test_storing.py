@@ -179,3 +179,31 @@ def test_schemes_hosts_and_queries_are_different_urls(world, scheme):
         request._replace(path=b"/?a=2"),
     ):
         assert isinstance(world.cache.look_up(other, world.now_s), Fetch)
+
+
+@pytest.mark.parametrize("name", [b"cookie", b"authorization"])
+def test_what_does_not_say_that_it_is_for_others_is_shared_by_nobody_else(make_world, name):
+    world = make_world(ttl_s=60.0)
+    world.response = (200, [(b"etag", b'"a"')], b"of one")
+    world.get((b"cookie", b"one"))
+    world.response = (200, [(b"etag", b'"a"')], b"of nobody")
+    world.get()
+    assert isinstance(world.look((name, b"two")), Fetch)
+    assert world.get((b"cookie", b"one")).body == b"of one"
+    assert world.get().body == b"of nobody"
+
+
+@pytest.mark.parametrize("directives", [b"max-age=60", b"public"])
+def test_what_says_that_it_is_for_others_is_shared_by_all(make_world, directives):
+    world = make_world(ttl_s=60.0)
+    world.response = (200, [(b"cache-control", directives)], b"of all")
+    world.get((b"cookie", b"one"))
+    assert world.get((b"cookie", b"two")).from_cache
+
+
+def test_a_guess_is_not_used_for_others_when_the_backend_is_gone(world):
+    world.response = (200, [(b"etag", b'"a"')], b"of one")
+    world.get((b"cookie", b"one"))
+    world.response = None
+    assert world.get((b"cookie", b"two")).status == 502
+    assert world.get((b"cookie", b"one")).body == b"of one"
