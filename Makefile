@@ -13,7 +13,7 @@ setup: ## .venv with the core, its tools and every plugin in the tree (PYTHON=py
 test: setup ## lint, types, every test, every wheel
 	scripts/test
 
-bench: setup ## side by side with HAProxy, nginx, Envoy, the kernel (ROUNDS=5 SECONDS=3 ONLY=bulk,packets PEERS=haproxy,marchproxy)
+bench: setup ## side by side with HAProxy, nginx, Envoy, Traefik, Caddy, the kernel (ROUNDS=5 SECONDS=3 ONLY=bulk,packets,http PEERS=haproxy,marchproxy)
 	scripts/bench $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ONLY),--only $(ONLY)) $(if $(PEERS),--peers $(PEERS))
 
 lab: ## emulated network hardware: SR-IOV, native XDP, an IOMMU (RUN='ip -br link' runs a command on it)

@@ -15,6 +15,8 @@ from typing import Literal
 
 import attrs
 
+from bench.http.shape import Shape
+
 Protocol = Literal["tcp", "udp"]
 
 NGINX_STREAM = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
@@ -24,12 +26,16 @@ _SPARE_FILES = 1000
 
 @attrs.frozen(kw_only=True)
 class Service:
-    """What a peer is to carry: ``front`` is the proxy's address for clients, ``backend`` the server's; same port."""
+    """What a peer is to carry: ``front`` is the proxy's address for clients, ``backend`` the server's; same port.
+
+    Of an HTTP service, ``http`` says what it is asked for, and its backend may have another port.
+    """
 
     protocol: Protocol
     front: str
     backend: str
     port: int
+    http: Shape | None = None
 
 
 def most_connections() -> int:

@@ -60,6 +60,7 @@ def between(
         worker_run=worker_run,
         worker_wait=worker_wait,
         proxy_run=sum(run for run, _ in grown),
+        proxy_wait=sum(wait for _, wait in grown),
         proxy_cpu=sum(busy[cpu] for cpu in proxy_cpus) / len(proxy_cpus),
         generator_cpus=sum(busy[cpu] for cpu in generator_cpus) / len(generator_cpus),
         strangers=sum(

@@ -96,11 +96,11 @@ class Figure:
         return self.median / self.cpu.proxy_run
 
 
-def figures(readings: Sequence[Reading]) -> tuple[Figure, ...]:
+def figures(readings: Sequence[Reading], metrics: Sequence[Metric] = METRICS) -> tuple[Figure, ...]:
     """Return all figures of a run, in the order of the metrics, then of the peers' first turn."""
     peers = tuple(dict.fromkeys(reading.peer for reading in readings))
     found: list[Figure] = []
-    for metric in METRICS:
+    for metric in metrics:
         plain = [figure for peer in peers if (figure := _figure(metric, peer, readings)) is not None]
         direct = next((figure.median for figure in plain if figure.peer == "direct" and figure.values), None)
         judged = [attrs.evolve(figure, refused=refusal(figure, direct)) for figure in plain]
@@ -175,6 +175,7 @@ def _medians(shares: Sequence[CpuShare]) -> CpuShare:
         worker_run=run,
         worker_wait=statistics.median(share.demand for share in shares) - run,
         proxy_run=median("proxy_run"),
+        proxy_wait=median("proxy_wait"),
         proxy_cpu=median("proxy_cpu"),
         generator_cpus=median("generator_cpus"),
         strangers=median("strangers"),

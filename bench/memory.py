@@ -74,10 +74,15 @@ async def _ready(process: trio.Process) -> None:
 
 
 async def _look(stage: Stage) -> tuple[int, int]:
-    return await trio.to_thread.run_sync(_pss_kib, stage.proxy_pid), _slab_kib()
+    return await trio.to_thread.run_sync(pss_kib, stage.proxy_pid), _slab_kib()
 
 
-def _pss_kib(root_pid: int | None) -> int:
+def pss_kib(root_pid: int | None) -> int:
+    """Return what a process and all that descend from it map; 0 where there is none. Blocks.
+
+    Raises:
+        TurnFailed: One ended meanwhile.
+    """
     if root_pid is None:
         return 0
     try:

@@ -1,4 +1,4 @@
-"""Reading what wrk and iperf3 print. Pure; an output that is not understood is an error, never a zero."""
+"""Reading what generators print. Pure; an output that is not understood is an error, never a zero."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ _SOCKET_ERRORS = re.compile(
     r"^\s*Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", re.MULTILINE
 )
 _BAD_STATUS = re.compile(r"^\s*Non-2xx or 3xx responses: (\d+)", re.MULTILINE)
+_VOLUME = re.compile(r"^\s*(\d+) requests in [0-9.]+\w+, ([0-9.]+)(B|KB|MB|GB|TB) read\s*$", re.MULTILINE)
+_BINARY = {"B": 1.0, "KB": 2.0**10, "MB": 2.0**20, "GB": 2.0**30, "TB": 2.0**40}
+_H2_REQUESTS = re.compile(
+    r"^requests: \d+ total, .*succeeded, (\d+) failed, (\d+) errored, (\d+) timeout$", re.MULTILINE
+)
+_H2_STATUSES = re.compile(r"^status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx$", re.MULTILINE)
 
 
 class NotUnderstood(MarchProxyError):
@@ -64,6 +70,68 @@ def iperf3(output: str) -> float:
     if failure or not rate:
         raise NotUnderstood(f"iperf3 failed: {failure or 'nothing was received'}")
     return rate / 1e9
+
+
+def wrk_volume(output: str) -> tuple[int, float]:
+    """Return how many requests wrk made, and how many bytes it read.
+
+    Raises:
+        NotUnderstood: The report does not say, or there were none.
+    """
+    found = _VOLUME.search(output)
+    if found is None or found[1] == "0":
+        raise NotUnderstood(f"wrk reported no requests: {_excerpt(output)}")
+    return int(found[1]), float(found[2]) * _BINARY[found[3]]
+
+
+def h2load(output: str) -> int:
+    """Return how many requests h2load had answered with 2xx, from its report of a run of some duration.
+
+    Raises:
+        NotUnderstood: There were none, or others failed.
+    """
+    requests, statuses = _H2_REQUESTS.search(output), _H2_STATUSES.search(output)
+    if requests is None or statuses is None:
+        raise NotUnderstood(f"h2load reported no requests: {_excerpt(output)}")
+    succeeded = int(statuses[1])
+    if not succeeded or any(int(number) for number in (*requests.groups(), *statuses.groups()[1:])):
+        raise NotUnderstood(f"h2load met errors: {requests[0]}; {statuses[0]}")
+    return succeeded
+
+
+def h2load_log(log: str) -> dict[str, float]:
+    """Return ``p50_us`` and ``p99_us`` from h2load's log file: start, status and microseconds of each request.
+
+    Raises:
+        NotUnderstood: It is empty, or no such log.
+    """
+    try:
+        took = sorted(float(line.split("\t")[2]) for line in log.splitlines())
+    except (ValueError, IndexError) as error:
+        raise NotUnderstood(f"no log of h2load: {_excerpt(log)}") from error
+    if not took:
+        raise NotUnderstood("h2load logged no request")
+    return {"p50_us": took[len(took) // 2], "p99_us": took[len(took) * 99 // 100]}
+
+
+def report(output: str, *names: str) -> dict[str, float]:
+    """Return figures from the report of one of our own generators.
+
+    Args:
+        output: Its standard output.
+        names: Of the figures. The first of them, which counts what came through, and the seconds are not 0.
+
+    Raises:
+        NotUnderstood: It is no such report, or nothing came through.
+    """
+    try:
+        said = json.loads(output)
+        read = {name: float(said[name]) for name in names}
+    except (ValueError, KeyError, TypeError) as error:
+        raise NotUnderstood(f"no report with {', '.join(names)}: {_excerpt(output)}") from error
+    if not read[names[0]] or not read["seconds"]:
+        raise NotUnderstood(f"nothing came through: {_excerpt(output)}")
+    return read
 
 
 def udp_traffic(output: str) -> dict[str, float]:

@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -41,6 +41,10 @@ class Peer:
         protocols: What it can carry.
         tier: MarchProxy's tier that the service must run on while it is measured; None for other peers.
         write: Writes the configuration for a service into a directory and returns the command line.
+        access_log: The file in that directory that gets a line for each HTTP request; None: no HTTP, or no proxy.
+        without: Workloads that it has no part in, and why.
+        moves_work: Whether its workers are no threads: goroutines go from one thread to another, so that only all
+            threads together say whether there was work.
         missing: Tells what is not installed here.
         version: Tells which version is installed.
     """
@@ -51,6 +55,9 @@ class Peer:
     protocols: frozenset[str] = frozenset({"tcp", "udp"})
     tier: str | None = None
     write: Callable[[Path, Service], list[str]]
+    access_log: str | None = None
+    without: Mapping[str, str] = attrs.field(factory=dict)
+    moves_work: bool = False
     missing: Callable[[], Gap | None]
     version: Callable[[], str]
 
@@ -60,7 +67,8 @@ class Peer:
         return self.kind == "rules" or self.tier in KERNEL_TIERS
 
 
-def _nothing(_directory: Path, _service: Service) -> list[str]:
+def nothing(_directory: Path, _service: Service) -> list[str]:
+    """Start nothing."""
     return []
 
 
@@ -98,7 +106,9 @@ def _needs(tier: str) -> tuple[Requirement, ...]:
     return requirements(gather_host_facts()) if tier in KERNEL_TIERS else ()
 
 
-def _program_missing(peer: str, program: str, package: str, *files: Path) -> Callable[[], Gap | None]:
+def program_missing(peer: str, program: str, package: str, *files: Path) -> Callable[[], Gap | None]:
+    """Return a function that tells what a Debian package lacks here: its program, or files of it."""
+
     def missing() -> Gap | None:
         if shutil.which(program) is None or not all(file.exists() for file in files):
             return Gap(peer=peer, reason=f"{package} is not installed", fix=f"apt-get install {package}")
@@ -118,11 +128,14 @@ def prints_version(*argv: str) -> Callable[[], str]:
     return version
 
 
-def _kernel_version() -> str:
+def kernel_version() -> str:
+    """Return the running kernel's release."""
     return Path("/proc/sys/kernel/osrelease").read_text(encoding="ascii").strip()
 
 
-def _tier_version(tier: str) -> Callable[[], str]:
+def tier_version(tier: str) -> Callable[[], str]:
+    """Return a function that tells a tier's version, and the commit of the tree."""
+
     def version() -> str:
         commit = subprocess.run(
             ["git", "describe", "--always", "--dirty"],
@@ -144,7 +157,7 @@ def _kernel_tier(tier: str, title: str) -> Peer:
         tier=tier,
         write=partial(configurations.marchproxy, tier=tier),
         missing=tier_missing(name, tier),
-        version=_tier_version(tier),
+        version=tier_version(tier),
     )
 
 
@@ -155,7 +168,7 @@ PEERS = (
         write=configurations.marchproxy,
         tier="sockets",
         missing=tier_missing("marchproxy", "sockets"),
-        version=_tier_version("sockets"),
+        version=tier_version("sockets"),
     ),
     _kernel_tier("ebpf", "MarchProxy ebpf"),
     _kernel_tier("xdp", "MarchProxy xdp"),
@@ -164,14 +177,14 @@ PEERS = (
         title="HAProxy, splice-auto",
         protocols=frozenset({"tcp"}),
         write=configurations.haproxy,
-        missing=_program_missing("haproxy", "haproxy", "haproxy"),
+        missing=program_missing("haproxy", "haproxy", "haproxy"),
         version=prints_version("haproxy", "-v"),
     ),
     Peer(
         name="nginx",
         title="nginx stream",
         write=configurations.nginx,
-        missing=_program_missing(
+        missing=program_missing(
             "nginx", "nginx", "nginx-light libnginx-mod-stream", configurations.NGINX_STREAM
         ),
         version=prints_version("nginx", "-v"),
@@ -188,15 +201,15 @@ PEERS = (
         title="kernel, nftables DNAT (limit)",
         kind="rules",
         write=configurations.nftables,
-        missing=_program_missing("kernel", "nft", "nftables"),
-        version=_kernel_version,
+        missing=program_missing("kernel", "nft", "nftables"),
+        version=kernel_version,
     ),
     Peer(
         name="direct",
         title="no proxy (generator's limit)",
         kind="nothing",
-        write=_nothing,
+        write=nothing,
         missing=lambda: None,
-        version=_kernel_version,
+        version=kernel_version,
     ),
 )

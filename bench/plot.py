@@ -18,18 +18,24 @@ _MARGIN = 20
 _OURS, _THEIRS, _LIMIT, _INK, _FAINT = "#0b6e4f", "#7a8aa0", "#d5d9e0", "#1c2430", "#5b6675"
 
 
-def svg(figures: Sequence[Figure], titles: Mapping[str, str], caption: str) -> str:
+def svg(
+    figures: Sequence[Figure],
+    titles: Mapping[str, str],
+    caption: str,
+    metrics: Sequence[Metric] = METRICS,
+) -> str:
     """Return the plot of a run: bars are medians, lines reach from the lowest to the highest round.
 
     Args:
         figures: Of one run.
         titles: What peers are called, by name.
         caption: A line that says which run it is.
+        metrics: A panel for each.
     """
     y = 2 * _MARGIN + 4
     parts = [_text(_MARGIN, _MARGIN + 8, caption, size=14, weight="bold")]
-    for metric in METRICS:
-        own = [figure for figure in figures if figure.metric is metric]
+    for metric in metrics:
+        own = [figure for figure in figures if figure.metric == metric]
         if own:
             parts += _panel(metric, own, titles, y)
             y += _TITLE + _ROW * len(own) + _MARGIN

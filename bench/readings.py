@@ -16,6 +16,7 @@ class CpuShare:
         worker_run: What the busiest thread of the proxy ran.
         worker_wait: How long that thread was runnable, but something else had its CPU.
         proxy_run: What all threads of the proxy ran together.
+        proxy_wait: How long they were runnable without a CPU, together.
         proxy_cpu: How busy the CPU was that the proxy alone is pinned to, whoever used it.
         generator_cpus: How busy the CPUs of client and server were, on average.
         strangers: What processes that do not belong to the run used, on all CPUs together.
@@ -24,6 +25,7 @@ class CpuShare:
     worker_run: float = 0.0
     worker_wait: float = 0.0
     proxy_run: float = 0.0
+    proxy_wait: float = 0.0
     proxy_cpu: float = 0.0
     generator_cpus: float = 0.0
     strangers: float = 0.0
@@ -37,6 +39,15 @@ class CpuShare:
     def demand(self) -> float:
         """The share of the time in which the worker had work: it ran, or waited for its CPU."""
         return self.worker_run + self.worker_wait
+
+    def spread_over(self, workers: int) -> CpuShare:
+        """Return it with a worker's times as those of all threads, divided by the number of workers.
+
+        For proxies that move work from thread to thread. Where two threads waited at once, a worker waited once.
+        """
+        run = self.proxy_run / workers
+        wait = min(self.proxy_wait / workers, max(0.0, 1.0 - run))
+        return attrs.evolve(self, worker_run=run, worker_wait=wait)
 
 
 @attrs.frozen(kw_only=True)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
 
 from bench import files, judge, plot, report
-from bench.configurations import Service
 from bench.files import Occasion
 from bench.peers import Peer
 from bench.placing import Cpus, place
@@ -54,8 +53,7 @@ class Run:
 def write(run: Run, directory: Path) -> list[Path]:
     """Write ``latest.json``, ``latest.md`` and ``latest.svg`` into a directory; return their paths."""
     figures = judge.figures(run.readings)
-    now = versions_of(run.peers)
-    versions = {name: _what_was_measured(began, now[name]) for name, began in run.versions.items()}
+    versions = versions_then_and_now(run)
     return files.write(
         directory,
         "latest",
@@ -70,12 +68,23 @@ def versions_of(peers: Sequence[Peer]) -> dict[str, str]:
     return {peer.name: peer.version() for peer in peers}
 
 
+def versions_then_and_now(run: Run) -> dict[str, str]:
+    """Return which version of each peer was measured, or that it changed meanwhile. Runs programs; blocks."""
+    now = versions_of(run.peers)
+    return {name: _what_was_measured(began, now[name]) for name, began in run.versions.items()}
+
+
 def _what_was_measured(began: str, ended: str) -> str:
     """An editable install measures whatever is in the tree at each turn, so say when that was not one thing."""
     return began if began == ended else f"CHANGED DURING THE RUN, from {began} to {ended}"
 
 
-def as_json(run: Run, figures: Sequence[judge.Figure], versions: Mapping[str, str]) -> dict[str, object]:
+def as_json(
+    run: Run,
+    figures: Sequence[judge.Figure],
+    versions: Mapping[str, str],
+    generators: Mapping[str, Callable[[], str]] = GENERATORS,
+) -> dict[str, object]:
     """Return a run as plain values; refused figures are there too, marked by their reason."""
     return {
         "format": _FORMAT,
@@ -84,7 +93,7 @@ def as_json(run: Run, figures: Sequence[judge.Figure], versions: Mapping[str, st
             name: {"proxy": sorted(cpus.proxy), "generators": sorted(cpus.generators), "brake": cpus.brake}
             for name, cpus in run.placement.items()
         },
-        "generators": {name: tool() for name, tool in GENERATORS.items()},
+        "generators": {name: tool() for name, tool in generators.items()},
         "peers": {
             peer.name: {
                 "title": peer.title,
@@ -113,11 +122,12 @@ def _configurations(run: Run, peer: Peer) -> dict[str, object]:
     for workload in run.workloads:
         if workload.takes(peer):
             with tempfile.TemporaryDirectory(prefix="marchproxy-bench-") as name:
-                service = Service(
-                    protocol=workload.protocol, front="198.18.0.1", backend="198.18.1.2", port=workload.port
-                )
-                argv = peer.write(Path(name), service)
-                files = {file.name: file.read_text(encoding="utf-8") for file in sorted(Path(name).iterdir())}
+                argv = peer.write(Path(name), workload.service("198.18.0.1", "198.18.1.2"))
+                files = {
+                    file.name: file.read_text(encoding="utf-8")
+                    for file in sorted(Path(name).iterdir())
+                    if file.suffix != ".pem"
+                }
             found[workload.name] = json.loads(
                 json.dumps({"argv": argv, "files": files}).replace(name, "DIRECTORY")
             )

@@ -21,6 +21,7 @@ import trio
 
 from bench import admin, cpu
 from bench.configurations import Protocol, Service
+from bench.http.shape import Shape
 from bench.peers import KERNEL_TIERS
 from bench.placing import Cpus
 from bench.starting import TurnFailed, excerpt, flat, launch, pinned, start_marchproxy, tail, until_ready
@@ -56,6 +57,11 @@ class Stage:
     """The process whose threads do the work; None: packets pass in the kernel, whoever sends or receives them."""
     confirm: Callable[[], Awaitable[None]]
     """Raises MarchProxyError when the peer did not carry what was measured, where that can be asked."""
+    directory: Path
+    """Where the server's files are, and the peer's."""
+    access_log: Path | None
+    spread_over: int | None
+    """How many workers the proxy's threads are divided by, where it moves work from one to another."""
 
     async def load(self, argv: Sequence[str], *, seconds: float) -> tuple[str, CpuShare]:
         """Run a generator to its end, with the brake on if there is one, and look at the CPUs in between.
@@ -109,7 +115,8 @@ class Stage:
 
     def share(self, first: cpu.Moment, last: cpu.Moment) -> CpuShare:
         """Return who used the CPUs between two looks."""
-        return cpu.between(first, last, proxy_cpus=self.cpus.proxy, generator_cpus=self.generator_cpus)
+        share = cpu.between(first, last, proxy_cpus=self.cpus.proxy, generator_cpus=self.generator_cpus)
+        return share if self.spread_over is None else share.spread_over(self.spread_over)
 
 
 @asynccontextmanager
@@ -119,6 +126,7 @@ async def set_up(
     protocol: Protocol,
     port: int,
     server: Callable[[Path], list[str]],
+    http: Shape | None = None,
     cpus: Cpus,
 ) -> AsyncIterator[Stage]:
     """Make a laboratory with a server and a peer that forwards one service to it; all of it is gone on return.
@@ -128,6 +136,7 @@ async def set_up(
         protocol: tcp or udp.
         port: The service's port, at the proxy and at the server.
         server: Writes what the server needs into a directory of its own, and returns its command line.
+        http: What an HTTP service is asked for; None: it is none.
         cpus: Which CPUs are whose.
 
     Raises:
@@ -143,7 +152,7 @@ async def set_up(
                 server_argv = pinned(server(Path(name)), generator_cpus)
                 await _start(lab.server, server_argv, Path(name) / "server.log", protocol, port)
                 front, backend = str(lab.front_ip.ip4), str(lab.server_ip.ip4)
-                service = Service(protocol=protocol, front=front, backend=backend, port=port)
+                service = Service(protocol=protocol, front=front, backend=backend, port=port, http=http)
                 if peer.tier == "xdp":
                     await _suit_xdp(lab)
                 argv = peer.write(Path(name), service)
@@ -159,6 +168,9 @@ async def set_up(
                     proxy_pid=pid,
                     worker_pid=None if peer.is_in_kernel else pid,
                     confirm=confirm,
+                    directory=Path(name),
+                    access_log=Path(name) / peer.access_log if peer.access_log else None,
+                    spread_over=(http or Shape()).workers if peer.moves_work else None,
                 )
         except* MarchProxyError as failed:
             said = tail(log)

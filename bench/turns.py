@@ -33,10 +33,10 @@ def present(peers: Sequence[Peer], workloads: Sequence[Workload]) -> tuple[list[
     gaps = [(peer, peer.missing()) for peer in peers]
     here = [peer for peer, gap in gaps if gap is None]
     cannot = [
-        Gap(peer=peer.name, workload=workload.name, reason=f"it has no {workload.protocol.upper()} proxy")
+        Gap(peer=peer.name, workload=workload.name, reason=reason)
         for peer in here
         for workload in workloads
-        if workload.protocol not in peer.protocols
+        if (reason := workload.lacks(peer)) is not None
     ]
     return here, [gap for _, gap in gaps if gap is not None] + cannot
 
@@ -117,6 +117,7 @@ async def _turn(peer: Peer, workload: Workload, round_: int, seconds: float) -> 
                 protocol=workload.protocol,
                 port=workload.port,
                 server=workload.server,
+                http=workload.http,
                 cpus=place(os.sched_getaffinity(0), workload.when_tight),
             ) as stage:
                 measured = await workload.measure(stage, seconds)

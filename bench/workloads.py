@@ -10,7 +10,8 @@ from pathlib import Path
 import attrs
 
 from bench import memory, outputs
-from bench.configurations import Protocol, most_connections
+from bench.configurations import Protocol, Service, most_connections
+from bench.http.shape import Shape
 from bench.metrics import WANTED_IDLE
 from bench.peers import KERNEL_TIERS, Peer, prints_version
 from bench.placing import WhenTight
@@ -53,10 +54,23 @@ class Workload:
     measure: Callable[[Stage, float], Awaitable[Measured]]
     when_tight: WhenTight = "share"
     has_kernel_tiers: bool = True
+    http: Shape | None = None
+    """What its service is asked for, where that is read as HTTP."""
 
     def takes(self, peer: Peer) -> bool:
         """Whether a peer takes part."""
-        return self.protocol in peer.protocols and (self.has_kernel_tiers or peer.tier not in KERNEL_TIERS)
+        has_kernel_tiers = self.has_kernel_tiers or peer.tier not in KERNEL_TIERS
+        return has_kernel_tiers and self.lacks(peer) is None
+
+    def lacks(self, peer: Peer) -> str | None:
+        """Return what a peer does not have that this needs."""
+        if self.protocol not in peer.protocols:
+            return f"it has no {self.protocol.upper()} proxy"
+        return peer.without.get(self.name)
+
+    def service(self, front: str, backend: str) -> Service:
+        """Return the service that it needs, between these addresses."""
+        return Service(protocol=self.protocol, front=front, backend=backend, port=self.port, http=self.http)
 
 
 def idle_connections() -> int:

@@ -1,0 +1,1 @@
+"""HTTP side by side: ``python -m bench.http``."""
