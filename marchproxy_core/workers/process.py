@@ -83,7 +83,7 @@ class WorkerProcess:
             numbers = []
             for listener in assignment.listeners:
                 for sock in listener.sockets[self.index :: count]:
-                    number = self._lent.get(sock) or await self._lend(listener.endpoint, sock)
+                    number = lent.get(sock) or self._lent.get(sock) or await self._lend(listener.endpoint, sock)
                     if number:
                         lent[sock] = number
                         numbers.append(number)

@@ -55,6 +55,8 @@ class AccessLog:
         more = ""
         if reason is not None:
             more = f', "reason": "{reason.value}"'
+        if exchange.detail:
+            more += f', "detail": "{exchange.detail}"'
         if exchange.attempts:
             more += f', "attempts": {json.dumps(_attempts(exchange))}'
         if exchange.cache_status:
@@ -112,6 +114,7 @@ def _attempts(exchange: Exchange) -> list[dict[str, object]]:
 def _tell_people(exchange: Exchange, took_s: float) -> None:
     optional: dict[str, object] = {
         "reason": exchange.reason.value if exchange.reason else None,
+        "detail": exchange.detail or None,
         "attempts": _attempts(exchange) or None,
         "cache": exchange.cache_status.decode("latin-1") or None,
         "subject": exchange.subject or None,

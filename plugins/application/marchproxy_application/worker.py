@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, final
 from marchproxy_application.access_log import AccessLog
 from marchproxy_application.serving.front import Fronts
 from marchproxy_application.serving.service import HttpService
+from marchproxy_application.waking import Waker
 from marchproxy_core.relay.worker import Relay, Relayed
 
 if TYPE_CHECKING:
@@ -33,12 +34,19 @@ class Application(Relay):
         super().__init__(worker)
         self.fronts = Fronts(self.loop)
         self.access_log = AccessLog(self.loop)
+        self.waker = Waker(self.loop, self._on_wake)
+        """Wakes the loop when another thread has something for a service."""
 
     def make(self, carried: Carried) -> Relayed:
         """Make what carries a service."""
         if carried.work.service.http is None:
             return super().make(carried)
         return HttpService(self, carried)
+
+    def close(self) -> None:
+        """Cut every connection and give everything back."""
+        super().close()
+        self.waker.close()
 
     def is_same_kind(self, before: Service, after: Service) -> bool:
         """Whether a service can go on as it is: what is read as HTTP and what is not are two things."""
@@ -49,3 +57,8 @@ class Application(Relay):
         for service in self.services.values():
             if isinstance(service, HttpService):
                 service.look(self.loop.now_s)
+
+    def _on_wake(self) -> None:
+        for service in self.services.values():
+            if isinstance(service, HttpService):
+                service.woken()

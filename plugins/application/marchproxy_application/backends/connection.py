@@ -1,4 +1,4 @@
-"""One connection to a backend, in HTTP/1.1: a request goes out, its answer is read strictly, and the next one may come."""
+"""One connection to a backend, in HTTP/1.1: a request goes out, its answer is read strictly, the next one may come."""
 
 from __future__ import annotations
 

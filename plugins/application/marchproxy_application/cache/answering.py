@@ -21,7 +21,7 @@ def whole(stored: Stored, request: Request, now_s: float, cache_status: bytes | 
         cache_status: None for that of a hit.
     """
     stored.is_used = True
-    age_s = int(now_s - stored.born_s)
+    age_s = int(now_s - stored.life.born_s)
     if cache_status is None:
         cache_status = b"%b; hit; ttl=%d" % (NAME, stored.fresh_until_s - now_s)
     return Hit(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import final
+from typing import TYPE_CHECKING, final
 
-from marchproxy_application.cache.messages import UrlKey
-from marchproxy_application.cache.vary import Names, Values
+if TYPE_CHECKING:
+    from marchproxy_application.cache.vary import Variant
 
-FlightKey = tuple[UrlKey, Names, Values]
 VAIN_S = 60.0
 """For how long a URL whose answer could not be shared is fetched by everybody at once."""
 FAILED_S = 1.0
@@ -23,7 +22,7 @@ class Flight:
 
     __slots__ = ("has_ended", "key", "waiting")
 
-    def __init__(self, key: FlightKey) -> None:
+    def __init__(self, key: Variant) -> None:
         """Take off."""
         self.key = key
         self.waiting: list[Callable[[], None]] = []
@@ -45,19 +44,19 @@ class Flights:
 
     def __init__(self) -> None:
         """Begin with none."""
-        self._flying: dict[FlightKey, Flight] = {}
-        self._vain: OrderedDict[FlightKey, float] = OrderedDict()
+        self._flying: dict[Variant, Flight] = {}
+        self._vain: OrderedDict[Variant, float] = OrderedDict()
 
-    def find(self, key: FlightKey) -> Flight | None:
+    def find(self, key: Variant) -> Flight | None:
         """Return the one under way."""
         return self._flying.get(key)
 
-    def start(self, key: FlightKey) -> Flight:
+    def start(self, key: Variant) -> Flight:
         """Start one; there must be none of this key."""
         flight = self._flying[key] = Flight(key)
         return flight
 
-    def is_vain(self, key: FlightKey, now_s: float) -> bool:
+    def is_vain(self, key: Variant, now_s: float) -> bool:
         """Whether waiting has lately been in vain."""
         until_s = self._vain.get(key)
         if until_s is None:
@@ -67,14 +66,14 @@ class Flights:
         del self._vain[key]
         return False
 
-    def remember_vain(self, key: FlightKey, until_s: float) -> None:
+    def remember_vain(self, key: Variant, until_s: float) -> None:
         """Have nobody wait for answers to this before a time."""
         self._vain[key] = until_s
         self._vain.move_to_end(key)
         if len(self._vain) > MOST_VAIN:
             self._vain.popitem(last=False)
 
-    def forget_vain(self, key: FlightKey) -> None:
+    def forget_vain(self, key: Variant) -> None:
         """Let others wait again."""
         self._vain.pop(key, None)
 

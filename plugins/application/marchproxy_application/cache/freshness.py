@@ -89,19 +89,24 @@ def life_of(
         lifetime_s = explicit
     # Of an age that cannot be read nobody knows how great it is, so nothing of the lifetime is believed to be left.
     fresh_until_s = born_s if age_s is None else born_s + lifetime_s
-    error_s = policy.stale_if_error_s
     bars_stale = policy.no_cache or policy.must_validate
+    stale_s, error_s, unreachable_s = _stale_times_s(policy, defaults)
     return Life(
         born_s=born_s,
         fresh_until_s=NEVER_S if policy.no_cache else fresh_until_s,
-        stale_until_s=NEVER_S if bars_stale else fresh_until_s + policy.stale_while_revalidate_s,
-        error_until_s=NEVER_S if bars_stale else fresh_until_s + (error_s or 0),
-        unreachable_until_s=NEVER_S
-        if bars_stale
-        else fresh_until_s + (defaults.unreachable_s if error_s is None else error_s),
+        stale_until_s=NEVER_S if bars_stale else fresh_until_s + stale_s,
+        error_until_s=NEVER_S if bars_stale else fresh_until_s + error_s,
+        unreachable_until_s=NEVER_S if bars_stale else fresh_until_s + unreachable_s,
         must_validate=bars_stale,
         is_shared=explicit is not None or policy.public or policy.no_cache,
     )
+
+
+def _stale_times_s(policy: Policy, defaults: Defaults) -> tuple[float, float, float]:
+    """Return for how long after it was fresh it may be used: being validated, after an error, unreachable."""
+    error_s = policy.stale_if_error_s
+    unreachable_s = defaults.unreachable_s if error_s is None else error_s
+    return policy.stale_while_revalidate_s, error_s or 0, unreachable_s
 
 
 def _age_field_s(fields: Sequence[Field]) -> float | None:

@@ -19,11 +19,11 @@ from marchproxy_application.cache.answers import (
 from marchproxy_application.cache.conditions import CONDITIONS, validators
 from marchproxy_application.cache.directives import CAPABILITY, Directives, parse_directives
 from marchproxy_application.cache.messages import Request, joined, url_of
-from marchproxy_application.cache.vary import values_of
+from marchproxy_application.cache.vary import Variant, values_of
 from marchproxy_application.cache.wishes import Use, is_for_backends, use_of
 
 if TYPE_CHECKING:
-    from marchproxy_application.cache.flights import Flight, FlightKey
+    from marchproxy_application.cache.flights import Flight
     from marchproxy_application.cache.state import State
     from marchproxy_application.cache.stored import Stored
     from marchproxy_application.http1.fields import Field
@@ -65,7 +65,7 @@ def look_further(
 
 
 def _stale(state: State, stored: Stored, request: Request, now_s: float, waits: bool) -> Answer:
-    key: FlightKey = (stored.url, stored.names, stored.values)
+    key = stored.variant
     flying = state.flights.find(key)
     if now_s < stored.life.stale_until_s:
         refresh = None
@@ -96,7 +96,7 @@ def _miss(
     names = state.store.names_of(url)
     why = Forward.URI_MISS if names is None else Forward.VARY_MISS
     names = state.vary if names is None else names
-    key: FlightKey = (url, names, values_of(names, request.fields))
+    key = Variant(url, names, values_of(names, request.fields))
     # What is asked for on a condition, or in part, may have no answer that others could use; and who wants nothing old
     # cannot use theirs.
     is_alone = (

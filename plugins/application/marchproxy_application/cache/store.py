@@ -65,14 +65,15 @@ class Store:
 
     def put(self, stored: Stored) -> None:
         """Store a response in place of the same variant's; room is made."""
-        groups = self._urls.get(stored.url, {})
-        old = groups.get(stored.names, {}).get(stored.values)
+        url, names, values = stored.variant
+        groups = self._urls.get(url, {})
+        old = groups.get(names, {}).get(values)
         if old is not None:
             self.drop(old)
-        if stored.names not in groups and len(groups) >= MOST_GROUPS:
+        if names not in groups and len(groups) >= MOST_GROUPS:
             for each in list(groups[next(iter(groups))].values()):
                 self.drop(each)
-        self._urls.setdefault(stored.url, {}).setdefault(stored.names, {})[stored.values] = stored
+        self._urls.setdefault(url, {}).setdefault(names, {})[values] = stored
         self._turns[stored] = None
         self.size_bytes += stored.size_bytes
         while self.size_bytes > self.max_bytes:
@@ -84,13 +85,14 @@ class Store:
             return False
         del self._turns[stored]
         self.size_bytes -= stored.size_bytes
-        groups = self._urls[stored.url]
-        group = groups[stored.names]
-        del group[stored.values]
+        url, names, values = stored.variant
+        groups = self._urls[url]
+        group = groups[names]
+        del group[values]
         if not group:
-            del groups[stored.names]
+            del groups[names]
         if not groups:
-            del self._urls[stored.url]
+            del self._urls[url]
         return True
 
     def drop_url(self, url: UrlKey) -> int:

@@ -8,12 +8,14 @@ import attrs
 
 from marchproxy_application.cache.dates import format_date, parse_date
 from marchproxy_application.cache.freshness import NEVER_S, Life
-from marchproxy_application.cache.messages import UrlKey, first_of, make_field
-from marchproxy_application.cache.vary import Names, Values
+from marchproxy_application.cache.messages import first_of, make_field
+from marchproxy_application.cache.vary import Variant
 from marchproxy_application.http1.fields import Field, Kind, tokens_of
 
-_NEVER_KEPT = frozenset({b"age", b"proxy-authentication-info", b"surrogate-control"})
-"""Besides those of one connection alone: Age is made for each answer, and Surrogate-Control ends here."""
+_NEVER_KEPT = frozenset({b"age", b"proxy-authentication-info"})
+"""Besides those of one connection alone: Age is made for each answer."""
+_NEVER_SENT = frozenset({b"surrogate-control"})
+"""What ends here, but counts for how long the response is kept."""
 _NEVER_RENEWED = frozenset({b"content-encoding", b"content-md5", b"content-range"})
 """What belongs to the stored body, whatever a 304 says (RFC 9111, section 3.2); its length is not kept as a field."""
 _OF_BODIES = frozenset(
@@ -40,17 +42,14 @@ class Stored:
     """A response, ready to be sent again. What is sent never changes; a renewed one takes its place.
 
     Args:
-        url: What it answers.
-        names: Of the request fields that it varies by.
-        values: Theirs.
+        variant: What it answers.
         status: 200 to 599.
         reason: The reason phrase.
         fields: All that are sent again, with Content-Length; not Age.
         head_lines: The same, as HTTP/1 writes them, each with its CR LF.
         body: All of it.
         life: Its times.
-        born_s: Of ``life``, here to be near; so is ``fresh_until_s``.
-        fresh_until_s: In seconds since 1970.
+        fresh_until_s: Of ``life``, here to be near.
         told: Fields that are not sent, but say how it is stored.
         etag: As the backend wrote it.
         last_modified_s: None when it did not say.
@@ -60,16 +59,13 @@ class Stored:
         spared_until_s: Until when it is used stale without a try, since its backend has just failed.
     """
 
-    url: UrlKey
-    names: Names
-    values: Values
+    variant: Variant
     status: int
     reason: bytes
     fields: tuple[Field, ...]
     head_lines: bytes
     body: bytes
     life: Life
-    born_s: float
     fresh_until_s: float
     told: tuple[Field, ...]
     etag: bytes | None
@@ -108,14 +104,11 @@ class Stored:
 
 
 def make_stored(
+    variant: Variant,
     *,
-    url: UrlKey,
-    names: Names,
-    values: Values,
     status: int,
     reason: bytes,
-    fields: Iterable[Field],
-    told: tuple[Field, ...],
+    fields: Sequence[Field],
     body: bytes,
     life: Life,
     response_time_s: float,
@@ -123,42 +116,31 @@ def make_stored(
     """Return a response as it is stored.
 
     Args:
-        url: What it answers.
-        names: Of the request fields that it varies by.
-        values: Theirs.
+        variant: What it answers.
         status: 200 to 599.
         reason: The reason phrase.
         fields: Those of ``kept_fields``.
-        told: Fields that are not sent, but say how it is stored.
         body: All of it.
         life: Its times.
-        response_time_s: When it came; becomes its Date if it has none (RFC 9110, section 6.6.1).
+        response_time_s: When it came; becomes its Date if it has none.
     """
-    kept = [field for field in fields if field.name != b"content-length"]
-    date = first_of(kept, b"date")
-    if date is None:
-        kept.append(make_field(b"Date", format_date(response_time_s)))
-    if status != 204:
-        kept.append(make_field(b"Content-Length", b"%d" % len(body)))
+    kept = _sent(fields, status, len(body), response_time_s)
     lines = lines_of(kept)
-    date_s = parse_date(date, response_time_s)
+    date_s = parse_date(first_of(kept, b"date"), response_time_s)
     return Stored(
-        url=url,
-        names=names,
-        values=values,
+        variant=variant,
         status=status,
         reason=reason,
         fields=tuple(kept),
+        told=tuple(field for field in fields if field.name in _NEVER_SENT),
         head_lines=lines,
         body=body,
         life=life,
-        born_s=life.born_s,
         fresh_until_s=life.fresh_until_s,
-        told=told,
         etag=first_of(kept, b"etag"),
         last_modified_s=parse_date(first_of(kept, b"last-modified"), response_time_s),
         date_s=response_time_s if date_s is None else date_s,
-        size_bytes=_size(url, values, kept, lines, body),
+        size_bytes=_size(variant, kept, lines, body),
     )
 
 
@@ -188,7 +170,7 @@ def renewed_fields(stored: Stored, fields: Sequence[Field]) -> list[Field]:
     stays = _NEVER_RENEWED | ({b"etag"} if stored.etag is not None else set())
     new = [field for field in fields if field.name not in stays]
     names = {field.name for field in new}
-    return [field for field in stored.fields if field.name not in names] + new
+    return [field for field in (*stored.fields, *stored.told) if field.name not in names] + new
 
 
 def lines_of(fields: Iterable[Field]) -> bytes:
@@ -196,6 +178,16 @@ def lines_of(fields: Iterable[Field]) -> bytes:
     return b"".join([field.line for field in fields])
 
 
-def _size(url: UrlKey, values: Values, fields: list[Field], lines: bytes, body: bytes) -> int:
-    key = sum(map(len, url)) + sum(len(value or b"") for value in values)
+def _sent(fields: Sequence[Field], status: int, length: int, response_time_s: float) -> list[Field]:
+    """Return what is sent again of kept fields, with a Date (RFC 9110, section 6.6.1) and the length."""
+    sent = [field for field in fields if field.name not in _NEVER_SENT and field.name != b"content-length"]
+    if first_of(sent, b"date") is None:
+        sent.append(make_field(b"Date", format_date(response_time_s)))
+    if status != 204:
+        sent.append(make_field(b"Content-Length", b"%d" % length))
+    return sent
+
+
+def _size(variant: Variant, fields: list[Field], lines: bytes, body: bytes) -> int:
+    key = sum(map(len, variant.url)) + sum(len(value or b"") for value in variant.values)
     return _OBJECT_BYTES + _FIELD_BYTES * len(fields) + key + 3 * len(lines) + len(body)

@@ -14,16 +14,15 @@ from marchproxy_application.cache.messages import Request, first_of, make_field,
 from marchproxy_application.cache.saving import Saving
 from marchproxy_application.cache.storable import Unstored, why_unstored
 from marchproxy_application.cache.stored import Stored, kept_fields, make_stored, renewed_fields
-from marchproxy_application.cache.vary import values_of
+from marchproxy_application.cache.vary import Variant, values_of
 
 if TYPE_CHECKING:
+    from marchproxy_application.cache.freshness import Life
     from marchproxy_application.cache.state import State
     from marchproxy_application.http1.fields import Field
 
 _PASSING = frozenset({408, 425, 429}) | frozenset(range(500, 600))
 """Statuses that say little of the next answer to the same request."""
-_TOLD = frozenset({b"surrogate-control"})
-"""Fields that are not sent again, but count for how long the response is kept."""
 _MOST_DIGITS = 18
 
 
@@ -46,16 +45,13 @@ def begin(
     if why is not None:
         _pass(state, fetch, status, fields, why, request_time_s, response_time_s)
         return why
-    names = state.names_of(fields, life)
+    kept = kept_fields(fields, policy.unkept)
     make = partial(
         make_stored,
-        url=url_of(fetch.request),
-        names=names,
-        values=values_of(names, fetch.request.fields),
+        _variant(state, fetch.request, kept, life),
         status=status,
         reason=reason,
-        fields=kept_fields(fields, policy.unkept),
-        told=_told(fields),
+        fields=kept,
         life=life,
         response_time_s=response_time_s,
     )
@@ -80,33 +76,37 @@ def renew(
         request_time_s: When the request was sent, in seconds since 1970.
         response_time_s: When the response came.
     """
-    told = _told(fields) or stored.told
-    unkept = policy_of(fields).unkept | policy_of((*stored.fields, *told)).unkept
-    kept = kept_fields(fields, unkept)
-    if first_of(kept, b"date") is None:
-        kept.append(make_field(b"Date", format_date(response_time_s)))
-    own = renewed_fields(stored, kept)
+    own = _renewed(stored, fields, response_time_s)
     ages = [field for field in fields if field.name == b"age"]
-    policy = policy_of((*own, *told))
+    policy = policy_of(own)
     life = state.life(stored.status, (*own, *ages), policy, request_time_s, response_time_s)
-    names = state.names_of(own, life)
     renewed = make_stored(
-        url=stored.url,
-        names=names,
-        values=values_of(names, request.fields),
+        _variant(state, request, own, life),
         status=stored.status,
         reason=stored.reason,
         fields=own,
-        told=told,
         body=stored.body,
         life=life,
         response_time_s=response_time_s,
     )
-    may_stay = state.store.drop(stored) and not state.changes.since(stored.url, request_time_s)
+    may_stay = state.store.drop(stored) and not state.changes.since(stored.variant.url, request_time_s)
     asked = request._replace(method=b"GET")
     if may_stay and why_unstored(asked, stored.status, own, policy, life, response_time_s) is None:
         state.store.put(renewed)
     return renewed
+
+
+def _renewed(stored: Stored, fields: Sequence[Field], response_time_s: float) -> list[Field]:
+    unkept = policy_of(fields).unkept | policy_of((*stored.fields, *stored.told)).unkept
+    kept = kept_fields(fields, unkept)
+    if first_of(kept, b"date") is None:
+        kept.append(make_field(b"Date", format_date(response_time_s)))
+    return renewed_fields(stored, kept)
+
+
+def _variant(state: State, request: Request, fields: Sequence[Field], life: Life) -> Variant:
+    names = state.names_of(fields, life)
+    return Variant(url_of(request), names, values_of(names, request.fields))
 
 
 def _pass(
@@ -160,10 +160,6 @@ def _end(
     why = Unstored.INVALIDATED if why is None else why
     state.not_stored(fetch, why, response_time_s, VAIN_S if why is Unstored.TOO_LARGE else FAILED_S)
     return None
-
-
-def _told(fields: Sequence[Field]) -> tuple[Field, ...]:
-    return tuple(field for field in fields if field.name in _TOLD)
 
 
 def _length(fields: Sequence[Field]) -> int | None:

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
-from marchproxy_application.cache.messages import joined
+from marchproxy_application.cache.messages import UrlKey, joined
 from marchproxy_application.http1.fields import Field, tokens_of
 
 Names = tuple[bytes, ...]
 """Of request fields, in small letters, sorted, each once."""
 Values = tuple[bytes | None, ...]
 """Theirs, in their normal form; None of one that is not there."""
+
+
+class Variant(NamedTuple):
+    """What a stored response answers."""
+
+    url: UrlKey
+    names: Names
+    """Of the request fields that it varies by."""
+    values: Values
+    """Theirs."""
+
 
 _NO_LISTS = frozenset(
     {

@@ -17,12 +17,15 @@ from marchproxy_core.services import RetryOn
 from marchproxy_core.workers.ledger import RETRIES, REUSED
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from marchproxy_application.backends.connection import BackendConnection
     from marchproxy_application.backends.pool import Pool
     from marchproxy_application.http1.fields import Field
     from marchproxy_application.serving.preparing import PreparedAnswer, PreparedRequest
     from marchproxy_application.serving.service import HttpService
 
+_NO_CLAIMS: Mapping[str, object] = {}
 REPEATABLE_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
 """Idempotent ones (RFC 9110, section 9.2.2): asked twice is as good as asked once."""
 MOST_KEPT_BYTES = 1 << 16
@@ -120,7 +123,9 @@ class Exchange:
         "bytes_in",
         "bytes_out",
         "cache_status",
+        "claims",
         "client",
+        "detail",
         "due_s",
         "holds_request",
         "is_held",
@@ -170,6 +175,10 @@ class Exchange:
         self.origin = "backend"
         """Who made the status: client, proxy, backend or cache."""
         self.reason: DropReason | None = None
+        self.detail = ""
+        """The cause behind the reason, for the log."""
+        self.claims: Mapping[str, object] = _NO_CLAIMS
+        """What the client's token says."""
         self.subject = ""
         """Who the client is, as its token says."""
         self.more = b""
@@ -187,6 +196,11 @@ class Exchange:
     def start(self) -> None:
         """Look for a backend, unless the request is answered without one."""
         if self.service.admits(self):
+            self.go_on()
+
+    def go_on(self) -> None:
+        """Look for an answer, now that the request may be asked."""
+        if self.service.admits_client(self):
             self.find_backend()
 
     def request_body(self, data: bytes) -> None:

@@ -117,7 +117,7 @@ class Front:
             service.http,
             prefix=route.path,
             websocket=service.carried.work.service.websocket,
-            owned=service.owned_headers(),
+            owned=service.forged(head),
             major=major,
         )
         return Routed(head, service, prepared)

@@ -13,7 +13,6 @@ from marchproxy_core.drops import DropReason
 STATUS_OF = {
     DropReason.NO_ROUTE: 404,
     DropReason.MISDIRECTED: 421,
-    DropReason.TOKEN_REJECTED: 401,
     DropReason.REQUEST_RATE: 429,
     DropReason.CLIENT_REQUEST_RATE: 429,
     DropReason.MAX_REQUESTS: 503,

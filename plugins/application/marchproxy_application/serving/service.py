@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Final, final
 
 import structlog
 
+from marchproxy_application.auth.gate import Gate
 from marchproxy_application.backends.pool import Pool
 from marchproxy_application.http1.response import read_response
 from marchproxy_application.serving.limits import Budget, ClientRates
 from marchproxy_application.serving.preparing import Memory, PreparedAnswer, prepare_answer
 from marchproxy_core.backends.limits import LeakyBucket
 from marchproxy_core.drops import DropReason
-from marchproxy_core.services import Http
+from marchproxy_core.services import Auth, AuthType, Http
 from marchproxy_core.workers.ledger import (
     ANSWERS,
     BYTES_IN,
@@ -32,6 +33,7 @@ from marchproxy_core.workers.ledger import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from marchproxy_application.http1.request import RequestHead
     from marchproxy_application.serving.exchange import Client, Exchange
     from marchproxy_application.serving.front import Fronts
     from marchproxy_application.serving.http1_connection import Http1Connection
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _CLASSES: Final = tuple(ANSWERS[f"{digit}xx"] for digit in range(1, 6))
-_NONE_OWNED: Final[frozenset[bytes]] = frozenset()
+_NONE_FORGED: Final[frozenset[bytes]] = frozenset()
 
 
 @final
@@ -65,6 +67,8 @@ class HttpService:
         self._ids = itertools.count(1)
         self._sampled = 0.0
         self.http = Http()
+        self._auth = Auth()
+        self._gate: Gate | None = None
         self.update()
 
     def update(self) -> None:
@@ -84,12 +88,14 @@ class HttpService:
         """How long a request may go on before its times are looked at, in seconds."""
         if http != self.http or not hasattr(self, "budget"):
             self._adopt(http)
+        if service.auth != self._auth:
+            self._adopt_auth(service.auth)
         self._adopt_pools()
         self.fronts.routes_changed(self)
 
-    def owned_headers(self) -> frozenset[bytes]:
-        """Return the names of request fields that only we may set."""
-        return _NONE_OWNED
+    def forged(self, head: RequestHead) -> frozenset[bytes]:
+        """Return the names of a request's fields that only we may set."""
+        return self._gate.forged(head) if self._gate is not None else _NONE_FORGED
 
     def next_id(self) -> bytes:
         """Return the id of one more request; no other has it, in this worker or another."""
@@ -101,12 +107,25 @@ class HttpService:
         counts, first = self.carried.counts, self.carried.first_cell
         counts[first + REQUESTS_ACTIVE] += 1
         self.budget.earn()
-        reason = self._refusal(exchange) if self._has_limits else None
+        reason = self._refusal() if self._has_limits else None
         if reason is not None:
             exchange.refuse(reason)
             return False
         counts[first + REQUESTS] += 1
-        return True
+        return self._gate is None or self._gate.lets_in(exchange)
+
+    def admits_client(self, exchange: Exchange) -> bool:
+        """Take a request in whose client is known, or answer it with why not."""
+        rates = self._rates
+        if rates is None or rates.admits(self._client_key(exchange), self.loop.now_s):
+            return True
+        exchange.refuse(DropReason.CLIENT_REQUEST_RATE)
+        return False
+
+    def woken(self) -> None:
+        """Take what another thread has for us."""
+        if self._gate is not None:
+            self._gate.woken()
 
     def finished(self, exchange: Exchange) -> None:
         """Count a request that is over, and log it."""
@@ -180,6 +199,8 @@ class HttpService:
         """Close what was idle for too long."""
         for pool in self._all_pools.values():
             pool.look(now_s)
+        if self._gate is not None:
+            self._gate.look()
 
     def close(self, reason: DropReason | None = None) -> None:
         """End everything at once; ``reason`` counts for each connection that is cut."""
@@ -187,6 +208,8 @@ class HttpService:
         self.fronts.cut(self, reason)
         for pool in self._all_pools.values():
             pool.flush()
+        if self._gate is not None:
+            self._gate.close()
 
     def _adopt(self, http: Http) -> None:
         self.http = http
@@ -197,7 +220,15 @@ class HttpService:
         self._rates = ClientRates(http.client_request_rate) if http.client_request_rate else None
         kind, _, name = http.client_key.partition(":")
         self._key_header = name.encode() if kind == "header" else b""
-        self._has_limits = bool(self._bucket or self._rates or http.max_requests)
+        self._key_claim = name if kind == "claim" else ""
+        self._has_limits = bool(self._bucket or http.max_requests)
+
+    def _adopt_auth(self, auth: Auth) -> None:
+        self._auth = auth
+        if self._gate is not None:
+            self._gate.close()
+        is_asked = auth.type is AuthType.JWT
+        self._gate = Gate(auth, self.name, self.application.waker.wake) if is_asked else None
 
     def _adopt_pools(self) -> None:
         carried = self.carried
@@ -212,7 +243,7 @@ class HttpService:
                 self._all_pools[endpoint] = Pool(self, endpoint, cell)
         self.pools = tuple(self._all_pools[endpoint] for endpoint in carried.backends)
 
-    def _refusal(self, exchange: Exchange) -> DropReason | None:
+    def _refusal(self) -> DropReason | None:
         total, first = self.carried.total, self.carried.first_cell
         most = self.http.max_requests
         if most is not None and total(first + REQUESTS_ACTIVE) > most:
@@ -220,11 +251,11 @@ class HttpService:
         now_s = self.loop.now_s
         if self._bucket is not None and not self._bucket.admits(now_s, total(first + REQUESTS)):
             return DropReason.REQUEST_RATE
-        if self._rates is not None and not self._rates.admits(self._client_key(exchange), now_s):
-            return DropReason.CLIENT_REQUEST_RATE
         return None
 
     def _client_key(self, exchange: Exchange) -> bytes:
         if self._key_header:
             return exchange.prepared.head.first(self._key_header) or b""
+        if self._key_claim:
+            return str(exchange.claims.get(self._key_claim, "")).encode()
         return exchange.client.address
