@@ -70,6 +70,8 @@ class DropReason(enum.StrEnum):
     TOKEN_TOO_EARLY = "token_too_early"
     TOKEN_ISSUER = "token_issuer"
     TOKEN_AUDIENCE = "token_audience"
+    NOT_CACHED = "not_cached"
+    """The client wants nothing but what is stored, and there is nothing."""
     REQUEST_RATE = "request_rate"
     CLIENT_REQUEST_RATE = "client_request_rate"
     MAX_REQUESTS = "max_requests"

@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Protocol, final
 
 from marchproxy_application.http1.chunks import as_chunk, last_chunk
+from marchproxy_application.serving.caching import Caching
 from marchproxy_application.serving.own_answers import STATUS_OF, own_answer
 from marchproxy_core.drops import DropReason
 from marchproxy_core.services import RetryOn
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from marchproxy_application.backends.connection import BackendConnection
     from marchproxy_application.backends.pool import Pool
+    from marchproxy_application.cache.answers import Fetch
     from marchproxy_application.http1.fields import Field
     from marchproxy_application.serving.preparing import PreparedAnswer, PreparedRequest
     from marchproxy_application.serving.service import HttpService
@@ -49,6 +51,8 @@ class Client(Protocol):
 
     address: bytes
     """The client's, without a port."""
+    scheme: bytes
+    """``http`` or ``https``."""
     version: str
     """Of HTTP, for the log."""
 
@@ -123,6 +127,7 @@ class Exchange:
         "bytes_in",
         "bytes_out",
         "cache_status",
+        "caching",
         "claims",
         "client",
         "detail",
@@ -184,6 +189,7 @@ class Exchange:
         self.more = b""
         """Field lines that only this request brings to the backend."""
         self.cache_status = b""
+        self.caching: Caching | None = None
         self.bytes_in = self.bytes_out = 0
         self._answer_begun = False
         self._kept: list[bytes] = []
@@ -200,8 +206,21 @@ class Exchange:
 
     def go_on(self) -> None:
         """Look for an answer, now that the request may be asked."""
-        if self.service.admits_client(self):
-            self.find_backend()
+        service = self.service
+        if not service.admits_client(self):
+            return
+        if service.cache is not None and not self.prepared.upgrade:
+            self.caching = Caching(self, service.cache)
+            if not self.caching.begin():
+                return
+        self.find_backend()
+
+    def start_refresh(self, fetch: Fetch) -> None:
+        """Ask the backend for what the cache wants to have anew."""
+        assert self.service.cache is not None
+        self.service.began(self)
+        self.caching = Caching(self, self.service.cache, fetch)
+        self.find_backend()
 
     def request_body(self, data: bytes) -> None:
         """Pass on a part of the request's body."""
@@ -279,7 +298,7 @@ class Exchange:
             service.carried.counts[service.carried.first_cell + REUSED] += 1
         prepared = self.prepared
         head = b"%b%bX-Request-Id: %b\r\n%b\r\n" % (
-            prepared.start,
+            prepared.start if self.caching is None else self.caching.start_of(prepared),
             self.client.origin_of(prepared.head.host),
             self.request_id,
             self.more,
@@ -337,6 +356,19 @@ class Exchange:
             return
         self.backend = None
         self.bytes_out += len(body)
+        if self.caching is not None:
+            self.caching.body(body)
+            self.caching.whole()
+        self.client.answer(self, answer, self._more_lines(), body, is_over=True)
+        self._finish(None)
+
+    def answer_from_cache(self, answer: PreparedAnswer, body: bytes) -> None:
+        """Answer without a backend, or in its place."""
+        self._leave_backend()
+        self.status = answer.head.status
+        self.origin = "cache"
+        self._answer_begun = True
+        self.bytes_out += len(body)
         self.client.answer(self, answer, self._more_lines(), body, is_over=True)
         self._finish(None)
 
@@ -345,6 +377,8 @@ class Exchange:
         if not self._begin_answer(answer):
             return
         self.bytes_out += len(body)
+        if self.caching is not None:
+            self.caching.body(body)
         self.client.answer(self, answer, self._more_lines(), body, is_over=False)
         self._hold()
 
@@ -368,6 +402,8 @@ class Exchange:
         """Pass on more of the answer's body."""
         self.touched_s = self.service.loop.now_s
         self.bytes_out += len(data)
+        if self.caching is not None:
+            self.caching.body(data)
         self.client.answer_body(data)
         self._hold()
 
@@ -375,6 +411,9 @@ class Exchange:
         """Pass on the last of the answer."""
         self.backend = None
         self.bytes_out += len(data)
+        if self.caching is not None:
+            self.caching.body(data)
+            self.caching.whole()
         self.client.answer_end(data, trailers or [])
         self._finish(None)
 
@@ -400,6 +439,10 @@ class Exchange:
             return
         if self._answer_begun:
             self._cut(reason)
+            return
+        hit = self.caching.failed() if self.caching is not None else None
+        if hit is not None and self.caching is not None:
+            self.caching.answer(hit)
             return
         self.status = status or STATUS_OF.get(reason, 503)
         self.origin = "proxy"
@@ -440,6 +483,11 @@ class Exchange:
             self._repeat(is_stale=False)
             return False
         self.touched_s = self.service.loop.now_s
+        if self.caching is not None:
+            hit = self.caching.heard(answer)
+            if hit is not None:
+                self.caching.answer(hit)
+                return False
         self.status = status
         self._answer_begun = True
         self.service.carried.worked(self.pool.endpoint)  # type: ignore[union-attr]
@@ -529,6 +577,8 @@ class Exchange:
             return
         self.is_over = True
         self.reason = reason
+        if self.caching is not None:
+            self.caching.over(failed=self.origin != "client")
         self.service.finished(self)
         self._leave_backend()
         self.client.over(self)

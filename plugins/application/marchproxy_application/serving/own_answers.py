@@ -13,6 +13,7 @@ from marchproxy_core.drops import DropReason
 STATUS_OF = {
     DropReason.NO_ROUTE: 404,
     DropReason.MISDIRECTED: 421,
+    DropReason.NOT_CACHED: 504,
     DropReason.REQUEST_RATE: 429,
     DropReason.CLIENT_REQUEST_RATE: 429,
     DropReason.MAX_REQUESTS: 503,

@@ -73,6 +73,8 @@ class PreparedRequest:
     """Those passed on, rules applied."""
     start: bytes
     """The head of HTTP/1.1 up to where it came from."""
+    via: bytes
+    """The line of Via, which ``start`` ends with."""
     upgrade: bytes
     """The protocol that is asked for, where that is passed on."""
 
@@ -97,6 +99,7 @@ def prepare_request(
     backend_path = _stripped(path, prefix) if http.strip_path else path
     upgrade = head.upgrade if websocket and head.upgrade == b"websocket" else b""
     counted = head.length or any(field.kind == Kind.LENGTH for field in head.fields)
+    via = via_line(head.fields, head.minor if major == 1 else major, VIA)
     start = request_start(
         method=head.method,
         path=backend_path,
@@ -106,14 +109,15 @@ def prepare_request(
         chunked=head.is_chunked,
         upgrade=upgrade,
         waits=head.waits,
-    ) + via_line(head.fields, head.minor if major == 1 else major, VIA)
+    )
     return PreparedRequest(
         head=head,
         path=path,
         host=host,
         backend_path=backend_path,
         fields=fields,
-        start=start,
+        start=start + via,
+        via=via,
         upgrade=upgrade,
     )
 

@@ -13,12 +13,15 @@ import structlog
 
 from marchproxy_application.auth.gate import Gate
 from marchproxy_application.backends.pool import Pool
+from marchproxy_application.cache.http_cache import HttpCache
 from marchproxy_application.http1.response import read_response
+from marchproxy_application.serving.exchange import Exchange
 from marchproxy_application.serving.limits import Budget, ClientRates
+from marchproxy_application.serving.nobody import Nobody
 from marchproxy_application.serving.preparing import Memory, PreparedAnswer, prepare_answer
 from marchproxy_core.backends.limits import LeakyBucket
 from marchproxy_core.drops import DropReason
-from marchproxy_core.services import Auth, AuthType, Http
+from marchproxy_core.services import Auth, AuthType, Cache, Http
 from marchproxy_core.workers.ledger import (
     ANSWERS,
     BYTES_IN,
@@ -33,8 +36,9 @@ from marchproxy_core.workers.ledger import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from marchproxy_application.cache.answers import Fetch
     from marchproxy_application.http1.request import RequestHead
-    from marchproxy_application.serving.exchange import Client, Exchange
+    from marchproxy_application.serving.exchange import Client
     from marchproxy_application.serving.front import Fronts
     from marchproxy_application.serving.http1_connection import Http1Connection
     from marchproxy_application.worker import Application
@@ -58,6 +62,7 @@ class HttpService:
         self.carried = carried
         self.fronts: Fronts = application.fronts
         self.name = carried.work.service.name
+        self._refreshes: set[Exchange] = set()
         self.active = 0
         """Number of requests that are being served, and of clients' connections."""
         self.pools: tuple[Pool, ...] = ()
@@ -67,6 +72,8 @@ class HttpService:
         self._ids = itertools.count(1)
         self._sampled = 0.0
         self.http = Http()
+        self.cache: HttpCache | None = None
+        self._cache_wishes: Cache | None = None
         self._auth = Auth()
         self._gate: Gate | None = None
         self.update()
@@ -88,6 +95,8 @@ class HttpService:
         """How long a request may go on before its times are looked at, in seconds."""
         if http != self.http or not hasattr(self, "budget"):
             self._adopt(http)
+        if service.cache != self._cache_wishes:
+            self._adopt_cache(service.cache)
         if service.auth != self._auth:
             self._adopt_auth(service.auth)
         self._adopt_pools()
@@ -103,16 +112,27 @@ class HttpService:
 
     def admits(self, exchange: Exchange) -> bool:
         """Take a request in, or answer it with why not."""
-        self.active += 1
-        counts, first = self.carried.counts, self.carried.first_cell
-        counts[first + REQUESTS_ACTIVE] += 1
+        self.began(exchange)
         self.budget.earn()
+        counts, first = self.carried.counts, self.carried.first_cell
         reason = self._refusal() if self._has_limits else None
         if reason is not None:
             exchange.refuse(reason)
             return False
         counts[first + REQUESTS] += 1
         return self._gate is None or self._gate.lets_in(exchange)
+
+    def began(self, exchange: Exchange) -> None:
+        """Count a request as one that is being served."""
+        del exchange
+        self.active += 1
+        self.carried.counts[self.carried.first_cell + REQUESTS_ACTIVE] += 1
+
+    def refresh(self, exchange: Exchange, fetch: Fetch) -> None:
+        """Ask for what a client was answered from the cache with, so that the next one gets it anew."""
+        refresh = Exchange(Nobody(exchange.client), self, exchange.prepared)
+        self._refreshes.add(refresh)
+        refresh.start_refresh(fetch)
 
     def admits_client(self, exchange: Exchange) -> bool:
         """Take a request in whose client is known, or answer it with why not."""
@@ -201,6 +221,10 @@ class HttpService:
             pool.look(now_s)
         if self._gate is not None:
             self._gate.look()
+        for refresh in tuple(self._refreshes):
+            refresh.look(time.monotonic())
+            if refresh.is_over:
+                self._refreshes.discard(refresh)
 
     def close(self, reason: DropReason | None = None) -> None:
         """End everything at once; ``reason`` counts for each connection that is cut."""
@@ -222,6 +246,19 @@ class HttpService:
         self._key_header = name.encode() if kind == "header" else b""
         self._key_claim = name if kind == "claim" else ""
         self._has_limits = bool(self._bucket or http.max_requests)
+
+    def _adopt_cache(self, wishes: Cache | None) -> None:
+        self._cache_wishes = wishes
+        self.cache = (
+            None
+            if wishes is None
+            else HttpCache(
+                ttl_s=wishes.ttl_s,
+                vary=[name.lower().encode() for name in wishes.vary],
+                max_bytes=wishes.max_bytes,
+                max_object_bytes=wishes.max_object_bytes,
+            )
+        )
 
     def _adopt_auth(self, auth: Auth) -> None:
         self._auth = auth

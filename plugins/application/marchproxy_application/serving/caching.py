@@ -1,0 +1,196 @@
+"""What the cache has to do with one request: looked up, waited for, fetched, kept, answered."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final, final
+
+from marchproxy_application.cache.answers import Bypass, Fetch, GatewayTimeout, Hit, Validate, Wait
+from marchproxy_application.cache.messages import Request
+from marchproxy_application.cache.saving import Saving
+from marchproxy_application.http1.response import ResponseHead
+from marchproxy_application.http1.writing import lines_of, request_start, status_line
+from marchproxy_application.serving.preparing import PreparedAnswer
+from marchproxy_core.drops import DropReason
+from marchproxy_core.workers.ledger import CACHE
+
+if TYPE_CHECKING:
+    from marchproxy_application.cache.flights import Flight
+    from marchproxy_application.cache.http_cache import HttpCache
+    from marchproxy_application.http1.fields import Field
+    from marchproxy_application.serving.exchange import Exchange
+    from marchproxy_application.serving.preparing import PreparedRequest
+
+_HIT: Final = CACHE["hit"]
+_STALE: Final = CACHE["stale"]
+_REVALIDATED: Final = CACHE["revalidated"]
+_MISS: Final = CACHE["miss"]
+_BYPASS: Final = CACHE["bypass"]
+_SAFE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
+
+
+@final
+class Caching:
+    """One request of a service that has a cache."""
+
+    __slots__ = ("_cache", "_exchange", "_fetch", "_flight", "_request", "_saving", "_sent_s")
+
+    def __init__(self, exchange: Exchange, cache: HttpCache, fetch: Fetch | None = None) -> None:
+        """Look nothing up yet.
+
+        Args:
+            exchange: The request.
+            cache: Its service's.
+            fetch: What the cache wants to be asked in the background; None: a client asks.
+        """
+        prepared = exchange.prepared
+        self._exchange = exchange
+        self._cache = cache
+        self._request = Request(
+            exchange.method, exchange.client.scheme, prepared.head.host, prepared.path, prepared.head.fields
+        )
+        self._fetch: Fetch | None = fetch
+        self._flight: Flight | None = None
+        self._saving: Saving | None = None
+        self._sent_s = 0.0
+
+    def begin(self, *, waits: bool = True) -> bool:
+        """Look the request up; true when a backend is to be asked, false when it is answered or waits."""
+        exchange = self._exchange
+        now_s = time.time()
+        found = self._cache.look_up(self._request, now_s, waits=waits)
+        if type(found) is Hit:
+            self._count(_STALE if found.refresh is not None else _HIT)
+            self.answer(found)
+            return False
+        if isinstance(found, Wait):
+            self._flight = found.flight
+            found.flight.wait(self._look_again)
+            return False
+        if isinstance(found, GatewayTimeout):
+            exchange.cache_status = _line(found.cache_status)
+            exchange.refuse(DropReason.NOT_CACHED)
+            return False
+        if isinstance(found, Bypass):
+            self._count(_BYPASS)
+            exchange.cache_status = _line(found.cache_status)
+        elif isinstance(found, Fetch):
+            self._fetch = found
+        return True
+
+    def start_of(self, prepared: PreparedRequest) -> bytes:
+        """Return the first part of the head that a backend gets, with what the cache wants to know."""
+        self._sent_s = time.time()
+        fetch = self._fetch
+        if fetch is None:
+            return prepared.start
+        if not fetch.drops:
+            return prepared.start + lines_of(fetch.fields)
+        fields = [field for field in prepared.fields if field.name not in fetch.drops]
+        start = request_start(
+            method=prepared.head.method,
+            path=prepared.backend_path,
+            host=prepared.host,
+            fields=[*fields, *fetch.fields],
+        )
+        return start + prepared.via
+
+    def heard(self, answer: PreparedAnswer) -> Hit | None:
+        """Take the head of a backend's answer; returns what the client gets in its place, if it does."""
+        cache, fetch, head = self._cache, self._fetch, answer.head
+        now_s = time.time()
+        if self._exchange.method not in _SAFE:
+            cache.invalidate(self._request, head.status, head.fields, now_s)
+        if fetch is None:
+            return None
+        if isinstance(fetch, Validate):
+            if head.status == 304:
+                self._fetch = None
+                self._count(_REVALIDATED)
+                return cache.freshen(fetch, head.fields, request_time_s=self._sent_s, response_time_s=now_s)
+            hit = cache.stale(fetch, now_s, head.status)
+            if hit is not None:
+                self._fetch = None
+                self._count(_STALE)
+                return hit
+        self._count(_MISS)
+        begun = cache.begin(
+            fetch,
+            head.status,
+            head.reason,
+            head.fields,
+            request_time_s=self._sent_s,
+            response_time_s=now_s,
+        )
+        self._fetch = None
+        if isinstance(begun, Saving):
+            self._saving = begun
+            self._exchange.cache_status = _line(fetch.cache_status(head.status, stored=True))
+        else:
+            self._exchange.cache_status = _line(fetch.cache_status(head.status, begun))
+        return None
+
+    def body(self, data: bytes) -> None:
+        """Keep a piece of the body."""
+        if self._saving is not None:
+            self._saving.add(data)
+
+    def whole(self) -> None:
+        """Store what was kept, since the answer is whole."""
+        if self._saving is not None:
+            self._saving.finish()
+            self._saving = None
+
+    def failed(self) -> Hit | None:
+        """Say what a client gets whose backend has failed, if there is something stale that may be used."""
+        fetch = self._fetch
+        if isinstance(fetch, Validate):
+            hit = self._cache.stale(fetch, time.time())
+            if hit is not None:
+                self._fetch = None
+                self._count(_STALE)
+                return hit
+        return None
+
+    def over(self, *, failed: bool) -> None:
+        """Let go: the exchange is over.
+
+        Args:
+            failed: Whether the backend is to blame, where there was no answer.
+        """
+        if self._flight is not None:
+            self._flight.leave(self._look_again)
+        if self._saving is not None:
+            self._saving.abort()
+        if self._fetch is not None:
+            self._cache.abandon(self._fetch, time.time(), failed=failed)
+            self._fetch = None
+
+    def answer(self, hit: Hit) -> None:
+        """Answer from the cache; what is to be refreshed is fetched in the background."""
+        exchange = self._exchange
+        exchange.cache_status = b"Age: %d\r\n%b" % (hit.age_s, _line(hit.cache_status))
+        exchange.answer_from_cache(_prepared(hit), hit.body)
+        if hit.refresh is not None:
+            exchange.service.refresh(exchange, hit.refresh)
+
+    def _look_again(self) -> None:
+        self._flight = None
+        exchange = self._exchange
+        if not exchange.is_over and self.begin(waits=False):
+            exchange.find_backend()
+
+    def _count(self, cell: int) -> None:
+        carried = self._exchange.service.carried
+        carried.counts[carried.first_cell + cell] += 1
+
+
+def _line(cache_status: bytes) -> bytes:
+    return b"Cache-Status: %b\r\n" % cache_status
+
+
+def _prepared(hit: Hit) -> PreparedAnswer:
+    start = status_line(hit.status, hit.reason) + hit.head_lines
+    fields: list[Field] = list(hit.fields)
+    head = ResponseHead(hit.status, hit.reason, 1, fields, length=len(hit.body))
+    return PreparedAnswer(head=head, fields=fields, start=start, is_delimited=True, start_chunked=start)
