@@ -8,7 +8,7 @@ from marchproxy_core.model import Assignment, Role, ServiceTable
 from marchproxy_core.planner import roles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from marchproxy_core.config import Settings
     from marchproxy_core.door import Rule
@@ -26,6 +26,7 @@ def tables(
     settings: Settings,
     door: tuple[Rule, ...] = (),
     draining: tuple[Service, ...] = (),
+    attached: Iterable[str] = (),
 ) -> dict[str, ServiceTable]:
     """Say what every tier has to carry, by tier.
 
@@ -38,8 +39,9 @@ def tables(
         settings: The settings in force.
         door: The rules at the front door.
         draining: Services that are going away; every tier keeps what is established of them.
+        attached: Tiers that may have some of it, also those that nobody needs any more.
     """
-    result: dict[str, dict[str, Assignment]] = {tier: {} for tier in carries}
+    result: dict[str, dict[str, Assignment]] = {tier: {} for tier in (*carries, *attached)}
     chains = {plan.service.name: plan.chain for plan in actual.services}
     for plan in possible.services:
         service = plan.service

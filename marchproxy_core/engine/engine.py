@@ -329,6 +329,7 @@ class Engine:
                 settings=self.config.settings,
                 door=self.door.rules,
                 draining=self._leaving,
+                attached=[supervisor.tier for supervisor in self._crew],
             )
         )
 

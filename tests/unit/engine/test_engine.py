@@ -553,3 +553,16 @@ def test_netlink_says_at_once_that_an_interface_is_gone():
     thread.start()
     thread.join(20)
     assert {"brief0", "brief1"} & set(lost)
+
+
+async def test_the_last_service_of_a_tier_is_drained_too(echo_tier, nursery):
+    last = echo_service()
+    tier = echo_tier("only", 700)
+    engine = engine_of(tier, service=last, drain_timeout=30.0)
+    await nursery.start(engine.run)
+    leaving, _ = await client_of(engine, last)
+    await engine.apply(attrs.evolve(engine.config, services=()))
+    assert {name: one.role for name, one in tier.services.current.assignments.items()} == {"echo": Role.DRAINING}
+    assert await echoes(leaving, b"drains")
+    await refused(engine, last)
+    await leaving.aclose()
