@@ -10,6 +10,7 @@ from marchproxy_application.cache.freshness import Life
 from marchproxy_application.cache.messages import make_field
 from marchproxy_application.cache.store import Store
 from marchproxy_application.cache.stored import make_stored
+from marchproxy_application.cache.vary import Variant
 
 LIFE = Life(
     born_s=0.0,
@@ -24,13 +25,10 @@ LIFE = Life(
 
 def response(path, body=b"", names=(), values=(), when_s=0.0):
     return make_stored(
-        url=(b"http", b"h", path),
-        names=names,
-        values=values,
+        Variant((b"http", b"h", path), names, values),
         status=200,
         reason=b"OK",
         fields=[],
-        told=(),
         body=body,
         life=LIFE,
         response_time_s=when_s,
