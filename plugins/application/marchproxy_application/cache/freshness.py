@@ -59,6 +59,11 @@ class Life:
     must_validate: bool
     is_shared: bool
 
+    @property
+    def usable_until_s(self) -> float:
+        """Until when it is used without waiting for its backend."""
+        return max(self.fresh_until_s, self.stale_until_s)
+
 
 def life_of(
     status: int,

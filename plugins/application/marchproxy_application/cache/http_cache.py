@@ -170,6 +170,8 @@ class HttpCache:
         """
         if failed and fetch.flight is not None:
             self._state.flights.remember_vain(fetch.flight.key, now_s + FAILED_S)
+        if failed and isinstance(fetch, Validate):
+            fetch.stored.spared_until_s = min(now_s + FAILED_S, fetch.stored.life.stale_until_s)
         self._state.flights.end(fetch.flight)
 
     def invalidate(self, request: Request, status: int, fields: Sequence[Field], now_s: float) -> int:

@@ -89,9 +89,9 @@ class State:
         )
 
     def settle(self, flight: Flight | None, stored: Stored, now_s: float) -> None:
-        """End a flight that brought something; those who wait can use it only if it is fresh."""
+        """End a flight that brought something; those who wait may have to ask themselves."""
         if flight is not None:
-            if stored.fresh_until_s > now_s:
+            if stored.life.usable_until_s > now_s:
                 self.flights.forget_vain(flight.key)
             else:
                 self.flights.remember_vain(flight.key, now_s + VAIN_S)

@@ -67,7 +67,7 @@ def why_unstored(
         return Unstored.AUTHORIZED
     if varies_by(fields) is None:
         return Unstored.VARY_STAR
-    if life.fresh_until_s <= response_time_s and not _can_be_validated(fields):
+    if life.usable_until_s <= response_time_s and not _can_be_validated(fields):
         return Unstored.NOT_FRESH
     return None
 

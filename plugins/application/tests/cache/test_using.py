@@ -285,3 +285,24 @@ def test_a_backend_hears_that_it_can_speak_to_us(world):
     assert (b"surrogate-capability", b'marchproxy="Surrogate/1.0"') in [
         (field.name, field.value) for field in world.asked[0].fields
     ]
+
+
+def test_what_is_never_fresh_may_be_used_while_it_is_refreshed(world):
+    fill(world, (b"cache-control", b"max-age=0, stale-while-revalidate=10"), body=b"1")
+    for body in (b"2", b"3"):
+        world.response = (200, [(b"cache-control", b"max-age=0, stale-while-revalidate=10")], body)
+        world.now_s += 5
+        assert world.get().body == b"%d" % (int(body) - 1)
+    assert len(world.asked) == 2
+
+
+def test_a_failed_refresh_is_tried_again_after_a_second(world):
+    fill(world, (b"cache-control", b"max-age=60, stale-while-revalidate=10, stale-if-error=0"))
+    world.now_s += 62
+    world.response = None
+    for _ in range(3):
+        assert world.get().from_cache
+    assert len(world.asked) == 1
+    world.now_s += 1
+    assert world.get().from_cache
+    assert len(world.asked) == 2
