@@ -206,9 +206,37 @@ class ServiceStats:
     """Packets, or datagrams of a UDP relay; 0 where a tier does not see packets."""
     packets_out: int = 0
     drops: Mapping[str, int] = attrs.field(factory=dict)
-    """Refused connections and dropped packets by reason (docs/lexicon.md has the reasons)."""
+    """Refused connections and requests, and dropped packets, by reason (``marchproxy_core/drops.py``)."""
     backend_active: Mapping[str, int] = attrs.field(factory=dict)
     """Open connections by backend, ``str(endpoint)``."""
+    answers: Mapping[str, int] = attrs.field(factory=dict)
+    """Requests by the class of the status that they were answered with, ``1xx`` to ``5xx``. This and all below are of
+    HTTP, and empty or 0 where a tier does not read requests."""
+    durations: tuple[int, ...] = ()
+    """Requests by how long they took: one count for each of ``DURATION_BOUNDS_S`` (``marchproxy_core.workers.ledger``),
+    of those that took no longer and longer than the bound before; last those above all bounds. Empty: none yet."""
+    duration_sum_s: float = 0.0
+    """What these took together, in seconds."""
+    cache: Mapping[str, int] = attrs.field(factory=dict)
+    """Requests by what the cache had for them: hit, stale, revalidated, miss or bypass."""
+    retries: int = 0
+    """Attempts after the first one of a request."""
+    reused: int = 0
+    """Requests sent on a connection to a backend that had served before."""
+    websockets_active: int = 0
+
+    @property
+    def saw_requests(self) -> bool:
+        """Whether anything of HTTP was counted."""
+        counted = (
+            self.answers,
+            self.durations,
+            self.cache,
+            self.retries,
+            self.reused,
+            self.websockets_active,
+        )
+        return any(counted)
 
 
 @attrs.frozen(kw_only=True)

@@ -17,17 +17,24 @@ if TYPE_CHECKING:
 
 def service_stats(ledger: Ledger, cells: ServiceCells) -> ServiceStats:
     """Sum up what all workers counted of a service."""
-    total, first = ledger.total, cells.first
-    drops = {reason.value: total(first + offset) for reason, offset in cell.DROPS.items()}
+    counts = ledger.totals(cells.first, cell.SERVICE_CELLS)
+    durations = tuple(counts[cell.DURATIONS : cell.DURATIONS + len(cell.DURATION_BOUNDS_S) + 1])
     return ServiceStats(
-        connections_opened=total(first + cell.OPENED),
-        connections_active=total(first + cell.ACTIVE),
-        bytes_in=total(first + cell.BYTES_IN),
-        bytes_out=total(first + cell.BYTES_OUT),
-        packets_in=total(first + cell.PACKETS_IN),
-        packets_out=total(first + cell.PACKETS_OUT),
-        drops={reason: count for reason, count in drops.items() if count},
-        backend_active={str(endpoint): total(one) for endpoint, one in cells.active.items()},
+        connections_opened=counts[cell.OPENED],
+        connections_active=counts[cell.ACTIVE],
+        bytes_in=counts[cell.BYTES_IN],
+        bytes_out=counts[cell.BYTES_OUT],
+        packets_in=counts[cell.PACKETS_IN],
+        packets_out=counts[cell.PACKETS_OUT],
+        drops={reason.value: counts[place] for reason, place in cell.DROPS.items() if counts[place]},
+        backend_active={str(endpoint): ledger.total(one) for endpoint, one in cells.active.items()},
+        answers={status: counts[place] for status, place in cell.ANSWERS.items() if counts[place]},
+        durations=durations if any(durations) else (),
+        duration_sum_s=counts[cell.DURATION_SUM_US] / 1e6,
+        cache={outcome: counts[place] for outcome, place in cell.CACHE.items() if counts[place]},
+        retries=counts[cell.RETRIES],
+        reused=counts[cell.REUSED],
+        websockets_active=counts[cell.WEBSOCKETS],
     )
 
 

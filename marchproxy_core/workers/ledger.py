@@ -85,6 +85,15 @@ class Ledger:
         """Return the sum of a cell over all regions."""
         return sum([region[cell] for region in self.regions])
 
+    def totals(self, first: int, length: int) -> list[int]:
+        """Return the sums of cells in a row; for many cells far cheaper than one by one."""
+        return [
+            sum(cells)
+            for cells in zip(
+                *(region[first : first + length].tolist() for region in self.regions), strict=True
+            )
+        ]
+
     def close(self) -> None:
         """Unmap the memory; nothing can be read or counted afterwards."""
         for region in self.regions:

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from marchproxy_core.metrics import OTHER, CounterHistory, bounded_reasons, exposition
 from marchproxy_core.model import ServiceStats, TierStats
 
-_path = Path(__file__).parent / "admin" / "fake_engine.py"
+_path = Path(__file__).parents[1] / "admin" / "fake_engine.py"
 _spec = importlib.util.spec_from_file_location("fake_engine_for_metrics", _path)
 fake = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(fake)
