@@ -54,6 +54,8 @@ def test_if_modified_since(world, modified_s, since_s, status):
     ("asked", "status", "body", "content_range"),
     [
         ([(b"range", b"bytes=2-4")], 206, b"234", b"bytes 2-4/10"),
+        ([(b"range", b"bytes=8-99")], 206, b"89", b"bytes 8-9/10"),
+        ([(b"range", b"bytes=-99")], 206, b"0123456789", b"bytes 0-9/10"),
         ([(b"range", b"bytes=-1")], 206, b"9", b"bytes 9-9/10"),
         ([(b"range", b"bytes=10-")], 416, b"", b"bytes */10"),
         ([(b"range", b"bytes=0-1,4-5")], 200, b"0123456789", None),
