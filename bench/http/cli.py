@@ -14,9 +14,10 @@ from rich.console import Console
 from bench import turns
 from bench.files import Occasion
 from bench.http import results as results_of_a_run
-from bench.http.metrics import KINDS, SECOND_WORKER, metrics_of
+from bench.http.metrics import KINDS, metrics_of
 from bench.http.peers import PEERS
-from bench.http.workloads import ONE_WORKER, TWO_WORKERS
+from bench.http.shape import TWO_WORKERS
+from bench.http.workloads import WITH_ONE, WITH_TWO
 from bench.interrupting import until_terminated
 from bench.results import Run, versions_of
 from bench.starting import TurnFailed
@@ -104,8 +105,8 @@ def run(
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     console = Console(stderr=True)
-    every = (ONE_WORKER if "1" in workers else ()) + (TWO_WORKERS if "2" in workers else ())
-    workloads = [one for one in every if one.name.removesuffix(SECOND_WORKER) in only]
+    every = (WITH_ONE if "1" in workers else ()) + (WITH_TWO if "2" in workers else ())
+    workloads = [one for one in every if one.name.removesuffix(TWO_WORKERS) in only]
     measured = _measure(console, peers, workloads, how)
     if not measured.readings:
         raise TurnFailed("nothing was measured: see what was left out above")

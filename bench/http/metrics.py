@@ -5,10 +5,8 @@ from __future__ import annotations
 import attrs
 
 from bench.http.peers import OURS
+from bench.http.shape import TWO_WORKERS
 from bench.metrics import Metric
-
-SECOND_WORKER = "_2"
-"""Ends the names of workloads in which each proxy has two workers."""
 
 
 @attrs.frozen
@@ -52,7 +50,7 @@ def metrics_of(workload: str) -> Metrics:
     Args:
         workload: Its name; that of a kind, or with the ending of two workers.
     """
-    kind = next(one for one in KINDS if one.name == workload.removesuffix(SECOND_WORKER))
+    kind = next(one for one in KINDS if one.name == workload.removesuffix(TWO_WORKERS))
 
     def metric(key: str, title: str, digits: int = 0, *, more: bool = False, judged: bool = True) -> Metric:
         return Metric(

@@ -6,6 +6,7 @@ from functools import partial
 
 from bench.http import configurations, envoy, programs
 from bench.http.configurations import ACCESS_LOG, PEER_LOG
+from bench.http.shape import TWO_WORKERS
 from bench.peers import (
     Peer,
     kernel_version,
@@ -18,10 +19,18 @@ from bench.peers import (
 
 OURS = "marchproxy-application"
 DIRECT = "direct"
-_NO_CACHE = {"cached": "it has no cache"}
-_NO_HANDSHAKES = "its server would do the proxy's part of a handshake, on the generator's CPU"
-_UNFINISHED_CACHE = {"cached": "its cache is, in its own words, work in progress"}
 
+
+def _without(reason: str, *kinds: str) -> dict[str, str]:
+    """Return the reason for each kind of traffic, with one worker and with two."""
+    return {f"{kind}{workers}": reason for kind in kinds for workers in ("", TWO_WORKERS)}
+
+
+_NO_CACHE = _without("it has no cache", "cached")
+_UNFINISHED_CACHE = _without("its cache is, in its own words, work in progress", "cached")
+_NO_HANDSHAKES = _without(
+    "its server would do the proxy's part of a handshake, on the generator's CPU", "tls_full", "tls_resumed"
+)
 
 PEERS = (
     Peer(
@@ -83,7 +92,7 @@ PEERS = (
         title="no proxy (generator's limit)",
         kind="nothing",
         write=nothing,
-        without={"tls_full": _NO_HANDSHAKES, "tls_resumed": _NO_HANDSHAKES},
+        without=_NO_HANDSHAKES,
         missing=lambda: None,
         version=kernel_version,
     ),

@@ -8,6 +8,8 @@ import attrs
 
 PLAIN_PORT = 8000
 TLS_PORT = 8443
+TWO_WORKERS = "_2"
+"""Ends the names of workloads in which each proxy has two workers."""
 
 
 @attrs.frozen(kw_only=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from bench.http.metrics import KINDS, SECOND_WORKER, Kind, metrics_of
+from bench.http.metrics import KINDS, Kind, metrics_of
 from bench.http.peers import OURS
+from bench.http.shape import TWO_WORKERS
 from bench.http.targets import outcomes, quotient, rates
 from bench.judge import Figure
 from bench.tabulating import Row, Sheet
@@ -61,7 +62,7 @@ def _head(kind: Kind) -> Row:
 
 
 def _row(kind: Kind, peer: str, found: Found, titles: Mapping[str, str]) -> Row | None:
-    one, two = metrics_of(kind.name), metrics_of(kind.name + SECOND_WORKER)
+    one, two = metrics_of(kind.name), metrics_of(kind.name + TWO_WORKERS)
     rate, second = found.get((one.rate.key, peer)), found.get((two.rate.key, peer))
     if rate is None and second is None:
         return None

@@ -13,10 +13,10 @@ import trio
 from bench import memory, outputs
 from bench.http import servers
 from bench.http.confirming import confirm_cached, confirm_logged
-from bench.http.metrics import KINDS, SECOND_WORKER, metrics_of
+from bench.http.metrics import KINDS, metrics_of
 from bench.http.readying import until_served
 from bench.http.servers import PROGRAMS
-from bench.http.shape import Shape
+from bench.http.shape import TWO_WORKERS, Shape
 from bench.outputs import NotUnderstood
 from bench.peers import prints_version
 from bench.readings import CpuShare, Measured
@@ -211,7 +211,7 @@ def _workload(name: str) -> Workload:
 
 
 def _with_two_workers(one: Workload) -> Workload:
-    name = one.name + SECOND_WORKER
+    name = one.name + TWO_WORKERS
     shape = _SHAPES.get(one.name, Shape())
     measure = partial(_GENERATORS[one.name], threads=_WORKERS)
     return attrs.evolve(
@@ -224,8 +224,8 @@ def _with_two_workers(one: Workload) -> Workload:
     )
 
 
-ONE_WORKER = tuple(_workload(kind.name) for kind in KINDS)
-TWO_WORKERS = tuple(_with_two_workers(one) for one in ONE_WORKER if one.name not in _ONE_PROCESS)
+WITH_ONE = tuple(_workload(kind.name) for kind in KINDS)
+WITH_TWO = tuple(_with_two_workers(one) for one in WITH_ONE if one.name not in _ONE_PROCESS)
 GENERATORS = {
     "wrk": prints_version("wrk", "-v"),
     "h2load": prints_version("h2load", "--version"),

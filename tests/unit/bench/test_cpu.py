@@ -10,6 +10,7 @@ import trio
 
 from bench import cpu
 from bench.cpu import Moment
+from bench.readings import CpuShare
 from marchproxy_core.testing import until
 
 SPINS = "while True: pass"
@@ -33,6 +34,22 @@ def test_the_busiest_thread_is_the_worker_and_all_threads_are_the_proxy():
     assert found.proxy_run == 0.65
     assert (found.proxy_cpu, found.generator_cpus) == (1.0, 0.75)
     assert found.strangers == 0.2
+
+
+def test_who_moves_work_from_thread_to_thread_is_asked_as_a_whole():
+    first = Moment(10.0, {1: (0, 0), 2: (0, 0)}, {}, {0: 0.0, 1: 0.0})
+    last = Moment(12.0, {1: (600_000_000, 0), 2: (800_000_000, 500_000_000)}, {}, {0: 0.5, 1: 0.0})
+
+    found = share(first, last).spread_over(1)
+
+    assert (found.worker_run, found.worker_wait) == (0.7, 0.25)
+    assert share(first, last).spread_over(2).demand == 0.35 + 0.125
+
+
+def test_threads_that_wait_at_once_are_one_worker_that_waits():
+    found = CpuShare(proxy_run=0.6, proxy_wait=0.9).spread_over(1)
+
+    assert (found.worker_run, found.worker_wait) == (0.6, 0.4)
 
 
 def test_a_thread_that_came_meanwhile_counts_from_nothing():

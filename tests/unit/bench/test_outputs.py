@@ -1,4 +1,4 @@
-"""What wrk, iperf3 and our own UDP generator print, as they printed it (wrk 4.1.0, iperf3 3.12)."""
+"""What generators print, as they printed it (wrk 4.1.0, iperf3 3.12, h2load of nghttp2 1.52.0)."""
 
 from __future__ import annotations
 
@@ -25,6 +25,12 @@ Running 4s test @ http://198.18.0.1:8000/
   287112 requests in 4.00s, 45.73MB read
 Requests/sec:  71777.96
 Transfer/sec:     11.43MB
+"""
+H2LOAD = """\
+finished in 2.00s, 98449.00 req/s, 14.07MB/s
+requests: 98449 total, 98449 started, 98449 done, 98449 succeeded, 0 failed, 0 errored, 0 timeout
+status codes: 98449 2xx, 0 3xx, 0 4xx, 0 5xx
+traffic: 14.07MB (14752650) total, 13.12MB (13760514) headers (space savings 0.00%), 373.29KB (382254) data
 """
 ERRORS = "  Socket errors: connect 1, read 64, write 2, timeout 3\n"
 
@@ -85,7 +91,59 @@ def test_udp_traffic_without_an_echo_is_no_figure():
         outputs.udp_traffic('{"sent": 101, "echoed": 0, "seconds": 2.0}')
 
 
-@pytest.mark.parametrize("read", [outputs.wrk, outputs.iperf3, outputs.udp_traffic])
+def test_volume_of_wrk_in_requests_and_bytes():
+    assert outputs.wrk_volume(WRK) == (287112, 45.73 * 2**20)
+
+
+def test_wrk_without_a_request_has_no_volume():
+    with pytest.raises(NotUnderstood, match="no requests"):
+        outputs.wrk_volume("  0 requests in 2.00s, 0.00B read\n")
+
+
+def test_requests_that_h2load_had_answered():
+    assert outputs.h2load(H2LOAD) == 98449
+
+
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [("0 failed", "3 failed"), ("0 timeout", "1 timeout"), ("0 5xx", "2 5xx"), ("98449 2xx", "0 2xx")],
+)
+def test_errors_that_h2load_met_are_an_error(was, now):
+    with pytest.raises(NotUnderstood, match=f"h2load met errors: .*{now}"):
+        outputs.h2load(H2LOAD.replace(was, now))
+
+
+def test_latency_from_the_log_of_h2load():
+    log = "".join(f"1795543282646510\t200\t{took}\n" for took in range(100, 0, -1))
+
+    assert outputs.h2load_log(log) == {"p50_us": 51.0, "p99_us": 100.0}
+
+
+def test_a_report_of_our_own_generators_has_every_figure_asked_for():
+    printed = '{"echoed": 10, "seconds": 2.0, "p50_us": 5}\n'
+
+    assert outputs.report(printed, "echoed", "seconds") == {"echoed": 10.0, "seconds": 2.0}
+    with pytest.raises(NotUnderstood, match="no report with echoed, p99_us"):
+        outputs.report(printed, "echoed", "p99_us")
+
+
+def test_a_report_of_nothing_is_no_figure():
+    with pytest.raises(NotUnderstood, match="nothing came through"):
+        outputs.report('{"count": 0, "seconds": 2.0}', "count", "seconds")
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        outputs.wrk,
+        outputs.wrk_volume,
+        outputs.iperf3,
+        outputs.udp_traffic,
+        outputs.h2load,
+        outputs.h2load_log,
+        lambda output: outputs.report(output, "count", "seconds"),
+    ],
+)
 @given(
     output=st.one_of(st.text(), st.recursive(st.none() | st.floats() | st.text(), st.lists).map(json.dumps))
 )
