@@ -10,11 +10,11 @@ import json
 import os
 import sys
 import time
-from functools import lru_cache
 from typing import TYPE_CHECKING, final
 
 import structlog
 
+from marchproxy_application.serving.preparing import quoted
 from marchproxy_core import logs
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class AccessLog:
         if exchange.attempts:
             more += f', "attempts": {json.dumps(_attempts(exchange))}'
         if exchange.cache_status:
-            more += f', "cache": {_quoted(exchange.cache_status)}'
+            more += f', "cache": {quoted(exchange.cache_status)}'
         if exchange.subject:
             more += f', "subject": {json.dumps(exchange.subject)}'
         pool = exchange.pool
@@ -68,8 +68,7 @@ class AccessLog:
             f'{{"timestamp": "{self._date}.{int((now_s - second) * 1e6):06d}Z", "level": "info", '
             f'"event": "request.answered", "process": "{logs.process_in_force()}", '
             f'"id": "{exchange.request_id.decode()}", "service": "{exchange.service.name}", '
-            f'"client": "{client.address.decode()}", "method": {_quoted(exchange.method)}, '
-            f'"host": {_quoted(prepared.head.host)}, "path": {_quoted(prepared.path)}, '
+            f'"client": "{client.address.decode()}", {prepared.log_part}, '
             f'"version": "{client.version}", "status": {exchange.status}, "origin": "{exchange.origin}", '
             f'"backend": {f"{chr(34)}{pool.name}{chr(34)}" if pool is not None else "null"}, '
             f'"bytes_in": {exchange.bytes_in}, "bytes_out": {exchange.bytes_out}, '
@@ -97,14 +96,6 @@ class AccessLog:
     def _flush_later(self) -> None:
         self._is_due = False
         self.flush()
-
-
-@lru_cache(4096)
-def _quoted(text: bytes) -> str:
-    """Return text as a JSON string: ASCII alone, and nothing that a terminal obeys."""
-    if len(text) > _LONGEST_PATH:
-        text = text[:_LONGEST_PATH] + b"..."
-    return json.dumps(text.decode("latin-1")).replace("\x7f", "\\u007f")
 
 
 def _attempts(exchange: Exchange) -> list[dict[str, object]]:

@@ -24,6 +24,7 @@ from marchproxy_application.cache.wishes import SPECIAL
 if TYPE_CHECKING:
     from marchproxy_application.cache.messages import Request, UrlKey
     from marchproxy_application.cache.storable import Unstored
+    from marchproxy_application.cache.stored import Stored
     from marchproxy_application.http1.fields import Field
 
 _ERRORS = frozenset({500, 502, 503, 504})
@@ -92,6 +93,14 @@ class HttpCache:
             self.counters.hits += 1
             return whole(stored, request, now_s)
         return look_further(state, request, stored, special, now_s, waits=waits)
+
+    def is_fresh(self, stored: Stored, now_s: float) -> bool:
+        """Whether a request that a plain hit answered can be answered so again; counts it as a hit if so."""
+        if now_s < stored.fresh_until_s and self._state.store.has(stored):
+            stored.is_used = True
+            self.counters.hits += 1
+            return True
+        return False
 
     def begin(
         self,

@@ -9,9 +9,10 @@ from marchproxy_application.cache.answers import Bypass, Fetch, GatewayTimeout, 
 from marchproxy_application.cache.messages import Request
 from marchproxy_application.cache.saving import Saving
 from marchproxy_application.http1.response import ResponseHead
-from marchproxy_application.http1.writing import lines_of, request_start, status_line
-from marchproxy_application.serving.preparing import PreparedAnswer
+from marchproxy_application.http1.writing import lines_of, passed_on, request_start, status_line
+from marchproxy_application.serving.preparing import VIA, LastHit, PreparedAnswer
 from marchproxy_core.drops import DropReason
+from marchproxy_core.services import HeaderRules
 from marchproxy_core.workers.ledger import CACHE
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ _STALE: Final = CACHE["stale"]
 _REVALIDATED: Final = CACHE["revalidated"]
 _MISS: Final = CACHE["miss"]
 _BYPASS: Final = CACHE["bypass"]
+_NO_RULES: Final = HeaderRules()
 _SAFE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
 
 
@@ -43,22 +45,26 @@ class Caching:
             cache: Its service's.
             fetch: What the cache wants to be asked in the background; None: a client asks.
         """
-        prepared = exchange.prepared
+        prepared, head = exchange.prepared, exchange.prepared.head
+        # What Connection names is not the request's (RFC 9110, section 7.6.1): no answer may vary by it.
+        fields = (
+            [field for field in head.fields if field.name not in head.dropped]
+            if head.dropped
+            else head.fields
+        )
         self._exchange = exchange
         self._cache = cache
-        self._request = Request(
-            exchange.method, exchange.client.scheme, prepared.head.host, prepared.path, prepared.head.fields
-        )
+        self._request = Request(exchange.method, exchange.client.scheme, head.host, prepared.path, fields)
         self._fetch: Fetch | None = fetch
         self._flight: Flight | None = None
         self._saving: Saving | None = None
         self._sent_s = 0.0
 
-    def begin(self, *, waits: bool = True) -> bool:
+    def begin(self) -> bool:
         """Look the request up; true when a backend is to be asked, false when it is answered or waits."""
         exchange = self._exchange
         now_s = time.time()
-        found = self._cache.look_up(self._request, now_s, waits=waits)
+        found = self._cache.look_up(self._request, now_s)
         if type(found) is Hit:
             self._count(_STALE if found.refresh is not None else _HIT)
             self.answer(found)
@@ -170,14 +176,17 @@ class Caching:
         """Answer from the cache; what is to be refreshed is fetched in the background."""
         exchange = self._exchange
         exchange.cache_status = b"Age: %d\r\n%b" % (hit.age_s, _line(hit.cache_status))
-        exchange.answer_from_cache(_prepared(hit), hit.body)
+        answer = _prepared(hit, exchange.service.http.response_headers)
+        if hit.status == hit.stored.status and hit.refresh is None and hit.body is hit.stored.body:
+            exchange.prepared.last_hit = LastHit(hit.stored, answer)
+        exchange.answer_from_cache(answer, hit.body)
         if hit.refresh is not None:
             exchange.service.refresh(exchange, hit.refresh)
 
     def _look_again(self) -> None:
         self._flight = None
         exchange = self._exchange
-        if not exchange.is_over and self.begin(waits=False):
+        if not exchange.is_over and self.begin():
             exchange.find_backend()
 
     def _count(self, cell: int) -> None:
@@ -185,12 +194,37 @@ class Caching:
         carried.counts[carried.first_cell + cell] += 1
 
 
+def answer_again(exchange: Exchange, cache: HttpCache) -> bool:
+    """Answer a request as the last time, if what it was answered with is still fresh and stored.
+
+    The same head asks for the same URL, by the same Vary fields and with the same wishes. So only the time has to be
+    looked at, which makes a hit three times as cheap.
+    """
+    last = exchange.prepared.last_hit
+    assert last is not None
+    stored = last.stored
+    now_s = time.time()
+    if not cache.is_fresh(stored, now_s):
+        exchange.prepared.last_hit = None
+        return False
+    carried = exchange.service.carried
+    carried.counts[carried.first_cell + _HIT] += 1
+    exchange.cache_status = b"Age: %d\r\nCache-Status: marchproxy; hit; ttl=%d\r\n" % (
+        max(now_s - stored.life.born_s, 0.0),
+        stored.fresh_until_s - now_s,
+    )
+    exchange.answer_from_cache(last.answer, stored.body)
+    return True
+
+
 def _line(cache_status: bytes) -> bytes:
     return b"Cache-Status: %b\r\n" % cache_status
 
 
-def _prepared(hit: Hit) -> PreparedAnswer:
-    start = status_line(hit.status, hit.reason) + hit.head_lines
-    fields: list[Field] = list(hit.fields)
+def _prepared(hit: Hit, rules: HeaderRules) -> PreparedAnswer:
+    stored_fields: list[Field] = list(hit.fields)
+    fields = stored_fields if rules == _NO_RULES else passed_on(stored_fields, frozenset(), rules)
+    lines = hit.head_lines if fields is stored_fields else lines_of(fields)
+    start = b"%b%bVia: 1.1 %b\r\n" % (status_line(hit.status, hit.reason), lines, VIA)
     head = ResponseHead(hit.status, hit.reason, 1, fields, length=len(hit.body))
     return PreparedAnswer(head=head, fields=fields, start=start, is_delimited=True, start_chunked=start)

@@ -8,10 +8,11 @@ the streams, within bounds.
 from __future__ import annotations
 
 import time
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, final
 
 from marchproxy_application.http1.chunks import as_chunk, last_chunk
-from marchproxy_application.serving.caching import Caching
+from marchproxy_application.serving.caching import Caching, answer_again
 from marchproxy_application.serving.own_answers import STATUS_OF, own_answer
 from marchproxy_core.drops import DropReason
 from marchproxy_core.services import RetryOn
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from marchproxy_application.serving.preparing import PreparedAnswer, PreparedRequest
     from marchproxy_application.serving.service import HttpService
 
-_NO_CLAIMS: Mapping[str, object] = {}
 REPEATABLE_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
 """Idempotent ones (RFC 9110, section 9.2.2): asked twice is as good as asked once."""
 MOST_KEPT_BYTES = 1 << 16
@@ -114,43 +114,40 @@ class Client(Protocol):
 class Exchange:
     """A request, from its head to the end of its answer."""
 
-    __slots__ = (
-        "_answer_begun",
-        "_kept",
-        "_kept_bytes",
-        "_retries",
-        "_stale",
-        "_try_began_s",
-        "attempts",
-        "backend",
-        "began_s",
-        "bytes_in",
-        "bytes_out",
-        "cache_status",
-        "caching",
-        "claims",
-        "client",
-        "detail",
-        "due_s",
-        "holds_request",
-        "is_held",
-        "is_over",
-        "is_repeatable",
-        "is_upgraded",
-        "method",
-        "more",
-        "origin",
-        "pool",
-        "prepared",
-        "reason",
-        "request_id",
-        "request_over",
-        "service",
-        "status",
-        "subject",
-        "touched_s",
-        "tried",
-    )
+    # Defaults stand on the class: a request sets a dozen of these, and each one that it need not set is time.
+    pool: Pool | None = None
+    backend: BackendConnection | None = None
+    tried: tuple[int, ...] = ()
+    attempts: tuple[tuple[str, float, str], ...] = ()
+    """Backend, milliseconds and outcome of each try that came to nothing."""
+    holds_request = False
+    """Whether the client is not to be read for now."""
+    is_held = False
+    """Whether the backend is not to be read for now."""
+    is_upgraded = False
+    is_over = False
+    status = 0
+    origin = "backend"
+    """Who made the status: client, proxy, backend or cache."""
+    reason: DropReason | None = None
+    detail = ""
+    """The cause behind the reason, for the log."""
+    claims: Mapping[str, object] = MappingProxyType({})
+    """What the client's token says."""
+    subject = ""
+    """Who the client is, as its token says."""
+    more = b""
+    """Field lines that only this request brings to the backend."""
+    cache_status = b""
+    """Field lines that only this answer brings to the client."""
+    caching: Caching | None = None
+    bytes_in = 0
+    bytes_out = 0
+    _answer_begun = False
+    _kept: bytearray | None = None
+    """The body as far as it has come, coded as it is sent; None once it is too long to be sent twice."""
+    _retries = 0
+    _stale = 0
 
     def __init__(self, client: Client, service: HttpService, prepared: PreparedRequest) -> None:
         """Begin with a request's head."""
@@ -160,42 +157,14 @@ class Exchange:
         head = prepared.head
         self.method = head.method
         self.request_id = service.next_id()
-        self.began_s = self.touched_s = time.monotonic()
-        self.due_s = self.began_s + service.request_timeout_s
-        self.pool: Pool | None = None
-        self.backend: BackendConnection | None = None
-        self.tried: tuple[int, ...] = ()
-        self.attempts: list[tuple[str, float, str]] = []
-        """Backend, milliseconds and outcome of each try that came to nothing."""
-        self.request_over = not head.has_body
-        self.is_repeatable = head.method in REPEATABLE_METHODS and not head.has_body
+        self.began_s = self.touched_s = self._try_began_s = now_s = time.monotonic()
+        self.due_s = now_s + service.request_timeout_s
+        has_body = head.is_chunked or head.length > 0
+        self.request_over = not has_body
+        self.is_repeatable = not has_body and head.method in REPEATABLE_METHODS
         """Whether it can be sent again without asking anybody."""
-        self.holds_request = False
-        """Whether the client is not to be read for now."""
-        self.is_held = False
-        """Whether the backend is not to be read for now."""
-        self.is_upgraded = False
-        self.is_over = False
-        self.status = 0
-        self.origin = "backend"
-        """Who made the status: client, proxy, backend or cache."""
-        self.reason: DropReason | None = None
-        self.detail = ""
-        """The cause behind the reason, for the log."""
-        self.claims: Mapping[str, object] = _NO_CLAIMS
-        """What the client's token says."""
-        self.subject = ""
-        """Who the client is, as its token says."""
-        self.more = b""
-        """Field lines that only this request brings to the backend."""
-        self.cache_status = b""
-        self.caching: Caching | None = None
-        self.bytes_in = self.bytes_out = 0
-        self._answer_begun = False
-        self._kept: list[bytes] = []
-        self._kept_bytes = 0
-        self._retries = self._stale = 0
-        self._try_began_s = self.began_s
+        if has_body:
+            self._kept = bytearray()
 
     # From the client.
 
@@ -210,6 +179,8 @@ class Exchange:
         if not service.admits_client(self):
             return
         if service.cache is not None and not self.prepared.upgrade:
+            if self.prepared.last_hit is not None and answer_again(self, service.cache):
+                return
             self.caching = Caching(self, service.cache)
             if not self.caching.begin():
                 return
@@ -304,7 +275,7 @@ class Exchange:
             self.more,
         )
         if self._kept:
-            head = b"".join([head, *self._kept])
+            head += self._kept
         if self.request_over:
             backend.end_request()
         backend.write(head)
@@ -455,23 +426,25 @@ class Exchange:
 
     def _pass_on(self, data: bytes) -> None:
         backend = self.backend
-        if self._kept_bytes >= 0:
-            self._keep(data)
+        if self._kept is not None:
+            self._keep(self._kept, data)
         if backend is None:
-            self.holds_request = self._kept_bytes < 0 or self._kept_bytes >= MOST_KEPT_BYTES
+            self.holds_request = self._kept is None or len(self._kept) >= MOST_KEPT_BYTES
             return
         backend.write(data)
         if self.backend is backend and backend.is_full:
             self.holds_request = True
 
-    def _keep(self, data: bytes) -> None:
+    def _keep(self, kept: bytearray, data: bytes) -> None:
         """Keep the body's beginning for another try; what grows too long is sent once."""
-        if self.backend is not None and self._kept_bytes + len(data) > MOST_KEPT_BYTES:
-            self._kept = []
-            self._kept_bytes = -1
-            return
-        self._kept.append(data)
-        self._kept_bytes += len(data)
+        if self.backend is not None and len(kept) + len(data) > MOST_KEPT_BYTES:
+            self._kept = None
+        else:
+            kept += data
+
+    @property
+    def _is_all_kept(self) -> bool:
+        return self._kept is not None or (self.request_over and not self.prepared.head.has_body)
 
     def _begin_answer(self, answer: PreparedAnswer) -> bool:
         """Take note of an answer's head; false when it is not passed on, since another backend is asked."""
@@ -501,7 +474,7 @@ class Exchange:
             self.is_held = True
 
     def _may_repeat(self, reason: DropReason, *, sent: bool, is_stale: bool) -> bool:
-        if self._kept_bytes < 0 or self._answer_begun or self.is_over:
+        if not self._is_all_kept or self._answer_begun or self.is_over:
             return False  # the body is gone, or the client has heard something already
         if sent and self.method not in REPEATABLE_METHODS:
             return False
@@ -514,7 +487,7 @@ class Exchange:
         retry = self.service.http.retry
         return (
             self.method in REPEATABLE_METHODS
-            and self._kept_bytes >= 0
+            and self._is_all_kept
             and self._retries < retry.most
             and len(self.tried) < len(self.service.pools)
             and self.service.budget.take()
@@ -551,7 +524,7 @@ class Exchange:
     def _note_attempt(self, error: str) -> None:
         if self.pool is not None:
             took_ms = round((time.monotonic() - self._try_began_s) * 1000, 3)
-            self.attempts.append((self.pool.name, took_ms, error))
+            self.attempts = (*self.attempts, (self.pool.name, took_ms, error))
 
     def _leave_pool(self) -> None:
         if self.pool is not None:

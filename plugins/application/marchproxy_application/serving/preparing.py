@@ -7,10 +7,12 @@ and written again. What is of one request alone is added to it: where it came fr
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
 
 import attrs
 
+from marchproxy_application.cache.stored import Stored
 from marchproxy_application.http1.fields import Field, Kind
 from marchproxy_application.http1.request import RequestHead
 from marchproxy_application.http1.response import ResponseHead
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 VIA: Final = b"marchproxy"
 LONGEST_REMEMBERED: Final = 1024
 _MOST_REMEMBERED: Final = 1024
+_LONGEST_LOGGED: Final = 1024
 _NO_RULES: Final = HeaderRules()
 
 V = TypeVar("V")
@@ -77,6 +80,18 @@ class PreparedRequest:
     """The line of Via, which ``start`` ends with."""
     upgrade: bytes
     """The protocol that is asked for, where that is passed on."""
+    log_part: str
+    """What the access log says of it each time."""
+    last_hit: LastHit | None = attrs.field(default=None, init=False)
+    """What the cache last answered to it, as long as that was a plain hit."""
+
+
+@attrs.frozen(eq=False)
+class LastHit:
+    """A stored response, and how it is sent."""
+
+    stored: Stored
+    answer: PreparedAnswer
 
 
 def prepare_request(
@@ -119,6 +134,7 @@ def prepare_request(
         start=start + via,
         via=via,
         upgrade=upgrade,
+        log_part=_log_part(head, path),
     )
 
 
@@ -166,6 +182,17 @@ def prepare_answer(head: ResponseHead, rules: HeaderRules, *, keeps_length: bool
         is_delimited=is_delimited,
         start_chunked=start if is_delimited else start + CHUNKED,
     )
+
+
+def _log_part(head: RequestHead, path: bytes) -> str:
+    return f'"method": {quoted(head.method)}, "host": {quoted(head.host)}, "path": {quoted(path)}'
+
+
+def quoted(text: bytes) -> str:
+    """Return text as a JSON string, ASCII alone and nothing that a terminal obeys; cut off where it is very long."""
+    if len(text) > _LONGEST_LOGGED:
+        text = text[:_LONGEST_LOGGED] + b"..."
+    return json.dumps(text.decode("latin-1")).replace("\x7f", "\\u007f")
 
 
 def _stripped(path: bytes, prefix: bytes) -> bytes:
