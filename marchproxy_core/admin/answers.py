@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from marchproxy_core.admin.traffic import TrafficAnswer, traffic_of
 from marchproxy_core.admin.view import ReloadResult
 from marchproxy_core.door import Door, DoorAction, RuleOrigin
 from marchproxy_core.errors import ConfigProblem
-from marchproxy_core.model import Decision, Health, Path, Requirement, ServiceStats, TierState, TierStats
+from marchproxy_core.model import Decision, Health, Path, Requirement, TierState, TierStats
 from marchproxy_core.services import Protocol
 from marchproxy_core.version import version
 
@@ -63,20 +64,6 @@ class FallbackAnswer:
     to: str
     reason: str
     count: int
-
-
-@attrs.frozen(kw_only=True)
-class TrafficAnswer:
-    """Counters of one service in one tier since the daemon started."""
-
-    tier: str
-    connections_opened: int
-    connections_active: int
-    bytes_in: int
-    bytes_out: int
-    packets_in: int
-    packets_out: int
-    drops: Mapping[str, int]
 
 
 @attrs.frozen(kw_only=True)
@@ -266,14 +253,8 @@ def _tier(row: TierRow, plugin: PluginRow | None, active: int) -> TierAnswer:
 def classification(view: EngineView) -> ClassificationAnswer:
     """Read the plan of each service, with its traffic."""
     stats = view.stats()
-    by_service: dict[str, list[TrafficAnswer]] = {}
-    for tier, tier_stats in sorted(stats.items()):
-        for service, counters in tier_stats.services.items():
-            by_service.setdefault(service, []).append(_traffic(tier, counters))
     return ClassificationAnswer(
-        services=tuple(
-            service_answer(plan, tuple(by_service.get(plan.service.name, ()))) for plan in view.plan.services
-        )
+        services=tuple(service_answer(plan, traffic_of(plan.service, stats)) for plan in view.plan.services)
     )
 
 
@@ -291,19 +272,6 @@ def service_answer(plan: ServicePlan, traffic: tuple[TrafficAnswer, ...] = ()) -
         decision=plan.decision,
         traffic=traffic,
         origin=service.origin,
-    )
-
-
-def _traffic(tier: str, counters: ServiceStats) -> TrafficAnswer:
-    return TrafficAnswer(
-        tier=tier,
-        connections_opened=counters.connections_opened,
-        connections_active=counters.connections_active,
-        bytes_in=counters.bytes_in,
-        bytes_out=counters.bytes_out,
-        packets_in=counters.packets_in,
-        packets_out=counters.packets_out,
-        drops=dict(counters.drops),
     )
 
 

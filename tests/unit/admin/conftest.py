@@ -28,6 +28,11 @@ def engine():
 
 
 @pytest.fixture
+def some_requests():
+    return fake.SOME_REQUESTS
+
+
+@pytest.fixture
 async def client(engine):
     async with fake.serving(engine) as one:
         yield one

@@ -179,6 +179,25 @@ SOME_TRAFFIC = {
     ),
 }
 
+SOME_REQUESTS = {
+    "application": TierStats(
+        services={
+            "locked": ServiceStats(
+                connections_opened=4,
+                drops={"no_host": 1},
+                answers={"2xx": 5, "4xx": 2},
+                durations=(3, 0, 2, *[0] * 10, 2),
+                duration_sum_s=31.5,
+                cache={"hit": 2, "miss": 5},
+                retries=1,
+                reused=4,
+                websockets_active=3,
+            )
+        }
+    )
+}
+"""What a tier counts that reads requests."""
+
 
 def make_engine(settings: Settings | None = None) -> FakeEngine:
     """Return an engine with three services, some traffic and one fall-back."""

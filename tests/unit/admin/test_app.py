@@ -89,6 +89,20 @@ async def test_classification_says_path_chain_decision_and_traffic(client):
     assert locked["slow_path_reasons"] == ["auth_type is jwt"]
 
 
+async def test_traffic_says_of_http_services_what_became_of_their_requests(engine, client, some_requests):
+    engine.counters |= some_requests
+    response = await client.get("/admin/rules/classification")
+    await validate(client, response)
+    web, _, locked = response.json()["services"]
+    assert web["traffic"][0]["requests"] is None
+    requests = locked["traffic"][0]["requests"]
+    assert requests["answers"] == {"1xx": 0, "2xx": 5, "3xx": 0, "4xx": 2, "5xx": 0}
+    assert (requests["durations"]["0.001"], requests["durations"]["+Inf"]) == (3, 2)
+    assert sum(requests["durations"].values()) == sum(requests["answers"].values())
+    assert (requests["cache"]["hit"], requests["duration_sum_s"]) == (2, 31.5)
+    assert (requests["retries"], requests["reused"], requests["websockets_active"]) == (1, 4, 3)
+
+
 async def test_backends_have_state_weight_and_connections(client):
     backends = (await client.get("/admin/backends/health")).json()["backends"]
     by_name = {(row["service"], row["backend"]): row for row in backends}

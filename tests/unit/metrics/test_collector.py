@@ -8,21 +8,14 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from marchproxy_core.metrics import OTHER, CounterHistory, bounded_reasons, exposition
+from marchproxy_core.drops import DropReason
+from marchproxy_core.metrics import OTHER, bounded_reasons, exposition
 from marchproxy_core.model import ServiceStats, TierStats
 
 _path = Path(__file__).parents[1] / "admin" / "fake_engine.py"
 _spec = importlib.util.spec_from_file_location("fake_engine_for_metrics", _path)
 fake = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(fake)
-
-
-def stats(opened, **more):
-    return TierStats(services={"web": ServiceStats(connections_opened=opened, bytes_in=opened * 10, **more)})
-
-
-def opened(history, current):
-    return history.total(current)["sockets"].services["web"].connections_opened
 
 
 LABELS = ("from", "to", "service", "backend", "tier", "direction", "state", "reason")
@@ -36,71 +29,6 @@ def samples(engine, name):
         for sample in family.samples
         if sample.name == name
     }
-
-
-def test_sum_goes_on_after_the_tier_attached_again():
-    history = CounterHistory()
-    assert opened(history, {"sockets": stats(5, connections_active=2)}) == 5
-    history.fold("sockets", stats(7))
-    assert opened(history, {}) == 7
-    assert opened(history, {"sockets": stats(0)}) == 7
-    assert opened(history, {"sockets": stats(4, drops={"no_backend": 1})}) == 11
-    history.fold("sockets")
-    total = history.total({})["sockets"].services["web"]
-    assert (total.connections_opened, total.bytes_in, total.drops) == (11, 110, {"no_backend": 1})
-
-
-def test_a_stale_last_snapshot_loses_nothing_that_was_shown():
-    history = CounterHistory()
-    assert opened(history, {"sockets": stats(9)}) == 9
-    history.fold("sockets", stats(3))
-    assert opened(history, {}) == 9
-
-
-def test_what_is_active_is_never_of_the_past():
-    history = CounterHistory()
-    history.total({"sockets": stats(5, connections_active=2, backend_active={"10.0.0.1:80": 2})})
-    history.fold("sockets", stats(5, connections_active=2, backend_active={"10.0.0.1:80": 2}))
-    total = history.total({})["sockets"].services["web"]
-    assert (total.connections_active, dict(total.backend_active)) == (0, {})
-
-
-def test_packets_that_a_tier_saw_are_summed_like_its_services_and_outlive_these():
-    history = CounterHistory()
-    history.total({"xdp": TierStats(packets_seen={"blocked": 5})})
-    history.fold("xdp", TierStats(packets_seen={"blocked": 6, "pace": 1}))
-    history.keep(())
-    total = history.total({"xdp": TierStats(packets_seen={"blocked": 2})})["xdp"]
-    assert (total.packets_seen, total.services) == ({"blocked": 8, "pace": 1}, {})
-
-
-def test_service_that_went_and_came_back_within_an_attachment_goes_on():
-    history = CounterHistory()
-    assert opened(history, {"sockets": stats(5)}) == 5
-    assert opened(history, {"sockets": TierStats()}) == 5
-    assert opened(history, {"sockets": stats(2)}) == 7
-
-
-def test_services_gone_from_the_configuration_are_forgotten():
-    history = CounterHistory()
-    history.fold("sockets", stats(5))
-    history.keep(())
-    assert history.total({}) == {}
-
-
-@given(st.lists(st.lists(st.integers(0, 1000), min_size=1, max_size=5), max_size=6), st.booleans())
-def test_sum_never_falls_and_is_exact(attachments, fold_with_last):
-    history, before, past = CounterHistory(), 0, 0
-    for increments in attachments:
-        count = 0
-        for increment in increments:
-            count += increment
-            now = opened(history, {"sockets": stats(count)})
-            assert now == past + count >= before
-            before = now
-        history.fold("sockets", stats(count) if fold_with_last else None)
-        past += count
-    assert sum(map(sum, attachments)) == past
 
 
 def test_every_metric_of_the_settings_page_that_this_release_can_fill():
@@ -131,12 +59,6 @@ def test_every_metric_of_the_settings_page_that_this_release_can_fill():
     assert samples(engine, "process_open_fds")[()] > 2
 
 
-def test_metrics_without_a_source_are_not_made_up():
-    text = exposition(fake.make_engine()).render("")[0].decode()
-    for name in ("marchproxy_requests_total", "marchproxy_request_duration"):
-        assert name not in text
-
-
 def test_labels_are_bounded_by_the_configuration():
     assert {service for service, _ in samples(fake.make_engine(), "marchproxy_connections_opened_total")} == {
         "web",
@@ -154,7 +76,12 @@ def test_fallback_reasons_that_are_sentences_are_summed():
 def test_drop_reasons_are_few_and_lose_no_drop(drops):
     bounded = bounded_reasons(drops)
     assert sum(bounded.values()) == sum(drops.values())
-    assert len(bounded) <= 65
+    assert len(bounded) <= 129
+
+
+def test_every_reason_of_the_core_is_shown_by_its_name():
+    drops = dict.fromkeys(map(str, DropReason), 1)
+    assert bounded_reasons(drops) == drops
 
 
 def test_openmetrics_where_asked_for():
