@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, final
 
 import structlog
 
-from marchproxy_application.serving.preparing import quoted
 from marchproxy_core import logs
 
 if TYPE_CHECKING:
@@ -59,8 +58,8 @@ class AccessLog:
             more += f', "detail": "{exchange.detail}"'
         if exchange.attempts:
             more += f', "attempts": {json.dumps(_attempts(exchange))}'
-        if exchange.cache_status:
-            more += f', "cache": {quoted(exchange.cache_status)}'
+        if exchange.cache_outcome:
+            more += f', "cache": "{exchange.cache_outcome}"'
         if exchange.subject:
             more += f', "subject": {json.dumps(exchange.subject)}'
         pool = exchange.pool
@@ -107,7 +106,7 @@ def _tell_people(exchange: Exchange, took_s: float) -> None:
         "reason": exchange.reason.value if exchange.reason else None,
         "detail": exchange.detail or None,
         "attempts": _attempts(exchange) or None,
-        "cache": exchange.cache_status.decode("latin-1") or None,
+        "cache": exchange.cache_outcome or None,
         "subject": exchange.subject or None,
     }
     log.info(

@@ -22,11 +22,6 @@ if TYPE_CHECKING:
     from marchproxy_application.serving.exchange import Exchange
     from marchproxy_application.serving.preparing import PreparedRequest
 
-_HIT: Final = CACHE["hit"]
-_STALE: Final = CACHE["stale"]
-_REVALIDATED: Final = CACHE["revalidated"]
-_MISS: Final = CACHE["miss"]
-_BYPASS: Final = CACHE["bypass"]
 _NO_RULES: Final = HeaderRules()
 _SAFE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
 
@@ -66,7 +61,7 @@ class Caching:
         now_s = time.time()
         found = self._cache.look_up(self._request, now_s)
         if type(found) is Hit:
-            self._count(_STALE if found.refresh is not None else _HIT)
+            self._count("stale" if found.refresh is not None else "hit")
             self.answer(found)
             return False
         if isinstance(found, Wait):
@@ -78,7 +73,7 @@ class Caching:
             exchange.refuse(DropReason.NOT_CACHED)
             return False
         if isinstance(found, Bypass):
-            self._count(_BYPASS)
+            self._count("bypass")
             exchange.cache_status = _line(found.cache_status)
         elif isinstance(found, Fetch):
             self._fetch = found
@@ -112,14 +107,14 @@ class Caching:
         if isinstance(fetch, Validate):
             if head.status == 304:
                 self._fetch = None
-                self._count(_REVALIDATED)
+                self._count("revalidated")
                 return cache.freshen(fetch, head.fields, request_time_s=self._sent_s, response_time_s=now_s)
             hit = cache.stale(fetch, now_s, head.status)
             if hit is not None:
                 self._fetch = None
-                self._count(_STALE)
+                self._count("stale")
                 return hit
-        self._count(_MISS)
+        self._count("miss")
         begun = cache.begin(
             fetch,
             head.status,
@@ -154,7 +149,7 @@ class Caching:
             hit = self._cache.stale(fetch, time.time())
             if hit is not None:
                 self._fetch = None
-                self._count(_STALE)
+                self._count("stale")
                 return hit
         return None
 
@@ -189,9 +184,8 @@ class Caching:
         if not exchange.is_over and self.begin():
             exchange.find_backend()
 
-    def _count(self, cell: int) -> None:
-        carried = self._exchange.service.carried
-        carried.counts[carried.first_cell + cell] += 1
+    def _count(self, outcome: str) -> None:
+        _count(self._exchange, outcome)
 
 
 def answer_again(exchange: Exchange, cache: HttpCache) -> bool:
@@ -207,14 +201,19 @@ def answer_again(exchange: Exchange, cache: HttpCache) -> bool:
     if not cache.is_fresh(stored, now_s):
         exchange.prepared.last_hit = None
         return False
-    carried = exchange.service.carried
-    carried.counts[carried.first_cell + _HIT] += 1
+    _count(exchange, "hit")
     exchange.cache_status = b"Age: %d\r\nCache-Status: marchproxy; hit; ttl=%d\r\n" % (
         max(now_s - stored.life.born_s, 0.0),
         stored.fresh_until_s - now_s,
     )
     exchange.answer_from_cache(last.answer, stored.body)
     return True
+
+
+def _count(exchange: Exchange, outcome: str) -> None:
+    exchange.cache_outcome = outcome
+    carried = exchange.service.carried
+    carried.counts[carried.first_cell + CACHE[outcome]] += 1
 
 
 def _line(cache_status: bytes) -> bytes:

@@ -140,6 +140,8 @@ class Exchange:
     """Field lines that only this request brings to the backend."""
     cache_status = b""
     """Field lines that only this answer brings to the client."""
+    cache_outcome = ""
+    """What the cache did, one of the ledger's words; empty where there is none."""
     caching: Caching | None = None
     bytes_in = 0
     bytes_out = 0
