@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from typing import TYPE_CHECKING, final
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _MOST_BYTES = 4096
+_STANDARD_ERROR = 2
 _LONGEST_PATH = 1024
 
 
@@ -38,10 +38,12 @@ class AccessLog:
         self._second = 0
         self._date = ""
         self._is_due = False
+        self._is_json = logs.format_in_force() is logs.LogFormat.JSON
+        self._process = f'"process": "{logs.process_in_force()}", '
 
     def tell(self, exchange: Exchange, took_s: float) -> None:
         """Write what became of a request; at the end of the loop's turn at the latest."""
-        if logs.format_in_force() is not logs.LogFormat.JSON:
+        if not self._is_json:
             _tell_people(exchange, took_s)
             return
         now_s = time.time()
@@ -49,29 +51,17 @@ class AccessLog:
         if second != self._second:
             self._second = second
             self._date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        prepared, client = exchange.prepared, exchange.client
-        reason = exchange.reason
-        more = ""
-        if reason is not None:
-            more = f', "reason": "{reason.value}"'
-        if exchange.detail:
-            more += f', "detail": "{exchange.detail}"'
-        if exchange.attempts:
-            more += f', "attempts": {json.dumps(_attempts(exchange))}'
-        if exchange.cache_outcome:
-            more += f', "cache": "{exchange.cache_outcome}"'
-        if exchange.subject:
-            more += f', "subject": {json.dumps(exchange.subject)}'
-        pool = exchange.pool
+        client, pool, reason = exchange.client, exchange.pool, exchange.reason
+        asked = exchange.prepared.log_part
+        is_plain = reason is None and not (exchange.attempts or exchange.cache_outcome or exchange.subject)
+        more = "" if is_plain else _more(exchange)
         line = (
             f'{{"timestamp": "{self._date}.{int((now_s - second) * 1e6):06d}Z", "level": "info", '
-            f'"event": "request.answered", "process": "{logs.process_in_force()}", '
-            f'"id": "{exchange.request_id.decode()}", "service": "{exchange.service.name}", '
-            f'"client": "{client.address.decode()}", {prepared.log_part}, '
+            f'"event": "request.answered", {self._process}"id": "{exchange.request_id.decode()}", '
+            f'"service": "{exchange.service.name}", "client": "{client.address.decode()}", {asked}, '
             f'"version": "{client.version}", "status": {exchange.status}, "origin": "{exchange.origin}", '
-            f'"backend": {f"{chr(34)}{pool.name}{chr(34)}" if pool is not None else "null"}, '
-            f'"bytes_in": {exchange.bytes_in}, "bytes_out": {exchange.bytes_out}, '
-            f'"duration_ms": {took_s * 1000:.3f}{more}}}\n'
+            f'"backend": {"null" if pool is None else pool.quoted}, "bytes_in": {exchange.bytes_in}, '
+            f'"bytes_out": {exchange.bytes_out}, "duration_ms": {took_s * 1000:.3f}{more}}}\n'
         ).encode("ascii")
         if self._bytes + len(line) > _MOST_BYTES:
             self.flush()
@@ -88,13 +78,26 @@ class AccessLog:
             self._lines.clear()
             self._bytes = 0
             try:
-                os.write(sys.stderr.fileno(), data)
+                os.write(_STANDARD_ERROR, data)
             except (OSError, ValueError):
                 return  # a log that nobody can take any more must not end the traffic
 
     def _flush_later(self) -> None:
         self._is_due = False
         self.flush()
+
+
+def _more(exchange: Exchange) -> str:
+    more = f', "reason": "{exchange.reason.value}"' if exchange.reason is not None else ""
+    if exchange.detail:
+        more += f', "detail": "{exchange.detail}"'
+    if exchange.attempts:
+        more += f', "attempts": {json.dumps(_attempts(exchange))}'
+    if exchange.cache_outcome:
+        more += f', "cache": "{exchange.cache_outcome}"'
+    if exchange.subject:
+        more += f', "subject": {json.dumps(exchange.subject)}'.replace("\x7f", "\\u007f")
+    return more
 
 
 def _attempts(exchange: Exchange) -> list[dict[str, object]]:

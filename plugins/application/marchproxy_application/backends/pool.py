@@ -44,6 +44,7 @@ class Pool:
         self.endpoint = endpoint
         self.cell = cell
         self.name = str(endpoint)
+        self.quoted = f'"{endpoint}"'
         self._family = socket.AF_INET6 if endpoint.ip.version == 6 else socket.AF_INET
         self._address = (str(endpoint.ip), endpoint.port)
         self._idle: deque[BackendConnection] = deque()
@@ -98,7 +99,7 @@ class Pool:
 
     def stop_waiting(self, exchange: Exchange) -> None:
         """Forget a request that waits no more."""
-        if exchange in self._waiting:
+        if self._waiting and exchange in self._waiting:
             self._waiting.remove(exchange)
 
     def look(self, now_s: float) -> None:

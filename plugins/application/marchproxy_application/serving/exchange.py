@@ -145,6 +145,9 @@ class Exchange:
     caching: Caching | None = None
     bytes_in = 0
     bytes_out = 0
+    counted_in = 0
+    counted_out = 0
+    """How much of them the service's counters have already."""
     _answer_begun = False
     _kept: bytearray | None = None
     """The body as far as it has come, coded as it is sent; None once it is too long to be sent twice."""
@@ -199,6 +202,7 @@ class Exchange:
         """Pass on a part of the request's body."""
         self.touched_s = self.service.loop.now_s
         self.bytes_in += len(data)
+        self.service.count_bytes(self)
         most = self.service.http.max_body_bytes
         if most is not None and self.bytes_in > most and not self.is_upgraded:
             self.refuse(DropReason.BODY_TOO_LARGE)
@@ -375,6 +379,7 @@ class Exchange:
         """Pass on more of the answer's body."""
         self.touched_s = self.service.loop.now_s
         self.bytes_out += len(data)
+        self.service.count_bytes(self)
         if self.caching is not None:
             self.caching.body(data)
         self.client.answer_body(data)

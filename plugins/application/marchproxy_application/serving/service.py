@@ -159,14 +159,23 @@ class HttpService:
             counts[first + _CLASSES[status // 100 - 1]] += 1
         counts[first + DURATIONS + bisect_left(DURATION_BOUNDS_S, took_s)] += 1
         counts[first + DURATION_SUM_US] += int(took_s * 1e6)
-        counts[first + BYTES_IN] += exchange.bytes_in
-        counts[first + BYTES_OUT] += exchange.bytes_out
+        self.count_bytes(exchange)
         if exchange.reason is not None:
             carried.drop(exchange.reason)
         self._sampled += self.http.access_log
         if self._sampled >= 1.0:
             self._sampled -= 1.0
             self.application.access_log.tell(exchange, took_s)
+
+    def count_bytes(self, exchange: Exchange) -> None:
+        """Count what has come and gone since the last time."""
+        counts, first = self.carried.counts, self.carried.first_cell
+        if exchange.bytes_in != exchange.counted_in:
+            counts[first + BYTES_IN] += exchange.bytes_in - exchange.counted_in
+            exchange.counted_in = exchange.bytes_in
+        if exchange.bytes_out != exchange.counted_out:
+            counts[first + BYTES_OUT] += exchange.bytes_out - exchange.counted_out
+            exchange.counted_out = exchange.bytes_out
 
     def refused(self, client: Http1Connection, request_id: bytes, status: int, reason: DropReason) -> None:
         """Count and log what was answered without being a request of any service."""
