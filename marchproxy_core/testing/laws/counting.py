@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -120,7 +120,7 @@ async def _grown(running: Running, service: Service, last: ServiceStats) -> Serv
 async def _until_counted(
     running: Running, service: Service, want: ServiceStats, ignoring: tuple[str, ...] = ()
 ) -> None:
-    ignored = dict.fromkeys(ignoring, 0)
+    ignored: dict[str, Any] = dict.fromkeys(ignoring, 0)
     if service.protocol is Protocol.TCP:
         ignored |= {"packets_in": 0, "packets_out": 0}
     seen: list[ServiceStats] = []

@@ -120,6 +120,13 @@ class Stream:
             self.readable = False
         return data
 
+    def read_at_most(self, count: int) -> bytes | None:
+        """As :meth:`read`, but no more than so many bytes."""
+        kept, self._chunk = self._chunk, min(count, BULK_BYTES)
+        data = self.read()
+        self._chunk = kept
+        return data
+
     def write(self, data: bytes | memoryview) -> None:
         """Send, or keep what the kernel does not take."""
         if self.unsent:

@@ -32,7 +32,7 @@ class Application(Relay):
     def __init__(self, worker: Worker) -> None:
         """Carry nothing yet."""
         super().__init__(worker)
-        self.fronts = Fronts(self.loop)
+        self.fronts = Fronts(self.loop, self.pipes)
         self.access_log = AccessLog(self.loop)
         self.waker = Waker(self.loop, self._on_wake)
         """Wakes the loop when another thread has something for a service."""

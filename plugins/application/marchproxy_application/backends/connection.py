@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, final
 
 from marchproxy_application.http1.chunks import ChunkReader
 from marchproxy_application.http1.refusals import Refused
+from marchproxy_application.splicing import LEAST_BYTES, pour
 from marchproxy_application.streams import Stream, what
 from marchproxy_core.drops import DropReason
 
@@ -157,6 +158,12 @@ class BackendConnection(Stream):
                 return
             if not self.readable or exchange.is_held:
                 return
+            if self._spliceable(exchange) >= LEAST_BYTES and not self.is_secure:
+                sink = exchange.answer_sink
+                if sink is not None:
+                    if not self._pour(exchange, sink):
+                        return
+                    continue
             data = self.read()
             if data is None:
                 return
@@ -199,6 +206,33 @@ class BackendConnection(Stream):
         self.close(reset=True)
         if exchange is not None:
             exchange.backend_failed(DropReason.FLUSHED, "backend flushed", sent=not connecting)
+
+    def _spliceable(self, exchange: Exchange) -> int:
+        """Return how many bytes come next of which nobody wants to see any."""
+        if self._state is _COUNTED:
+            return self._left
+        if self._state is _TUNNEL and exchange.tunnel is not None:
+            return 0 if exchange.tunnel.is_closing else exchange.tunnel.from_backend.left
+        return 0
+
+    def _pour(self, exchange: Exchange, sink: Stream) -> bool:
+        """Splice; false when there is no more for now."""
+        is_tunnel = self._state is _TUNNEL
+        # The last bytes are read: with them the answer ends.
+        most = self._spliceable(exchange) - (0 if is_tunnel else 1)
+        moved = pour(self, sink, self.pool.service.application.pipes, most)
+        if moved < 0:
+            self._ended()
+            return False
+        if not moved or self.exchange is not exchange:
+            return False
+        if is_tunnel:
+            assert exchange.tunnel is not None
+            exchange.tunnel.from_backend.skip(moved)
+        else:
+            self._left -= moved
+        exchange.answer_spliced(moved)
+        return True
 
     def _received(self, data: bytes) -> None:
         state = self._state

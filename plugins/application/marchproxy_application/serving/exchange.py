@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Protocol, final
 from marchproxy_application.http1.chunks import as_chunk, last_chunk
 from marchproxy_application.serving.caching import Caching, answer_again
 from marchproxy_application.serving.own_answers import STATUS_OF, own_answer
+from marchproxy_application.streams import Stream
+from marchproxy_application.websocket.tunnel import Tunnel
 from marchproxy_core.drops import DropReason
 from marchproxy_core.services import RetryOn
-from marchproxy_core.workers.ledger import RETRIES, REUSED
+from marchproxy_core.workers.ledger import RETRIES, REUSED, WEBSOCKETS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +34,8 @@ REPEATABLE_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b
 """Idempotent ones (RFC 9110, section 9.2.2): asked twice is as good as asked once."""
 MOST_KEPT_BYTES = 1 << 16
 """How much of a request's body is kept, until a backend takes it and for another try."""
+_CLOSING_S = 2.0
+"""How long both ends of a WebSocket may take to answer its Close."""
 _MOST_STALE = 3
 """How often a request finds that a connection that waited is dead before only fresh ones are tried."""
 
@@ -124,7 +128,6 @@ class Exchange:
     """Whether the client is not to be read for now."""
     is_held = False
     """Whether the backend is not to be read for now."""
-    is_upgraded = False
     is_over = False
     status = 0
     origin = "backend"
@@ -143,6 +146,8 @@ class Exchange:
     cache_outcome = ""
     """What the cache did, one of the ledger's words; empty where there is none."""
     caching: Caching | None = None
+    tunnel: Tunnel | None = None
+    """Of a WebSocket, after its handshake."""
     bytes_in = 0
     bytes_out = 0
     counted_in = 0
@@ -153,6 +158,11 @@ class Exchange:
     """The body as far as it has come, coded as it is sent; None once it is too long to be sent twice."""
     _retries = 0
     _stale = 0
+
+    @property
+    def is_upgraded(self) -> bool:
+        """Whether bytes go through as they are."""
+        return self.tunnel is not None
 
     def __init__(self, client: Client, service: HttpService, prepared: PreparedRequest) -> None:
         """Begin with a request's head."""
@@ -203,11 +213,40 @@ class Exchange:
         self.touched_s = self.service.loop.now_s
         self.bytes_in += len(data)
         self.service.count_bytes(self)
+        if self.tunnel is not None:
+            if self.backend is not None:
+                self._pass_on(self.tunnel.to_backend(data))
+            return
         most = self.service.http.max_body_bytes
-        if most is not None and self.bytes_in > most and not self.is_upgraded:
+        if most is not None and self.bytes_in > most:
             self.refuse(DropReason.BODY_TOO_LARGE)
             return
-        self._pass_on(as_chunk(data) if self.prepared.head.is_chunked and not self.is_upgraded else data)
+        self._pass_on(as_chunk(data) if self.prepared.head.is_chunked else data)
+
+    @property
+    def request_sink(self) -> Stream | None:
+        """Where the request's body may be spliced to; None if there is nothing yet, or something waits in it."""
+        backend = self.backend
+        return backend if backend is not None and not backend.is_secure and not backend.unsent else None
+
+    def request_spliced(self, count: int) -> None:
+        """Take note of a part of the request's body that was moved already."""
+        self.touched_s = self.service.loop.now_s
+        self.bytes_in += count
+        self.service.count_bytes(self)
+        self._kept = None
+
+    def go_away(self) -> None:
+        """End a WebSocket with status 1001 as soon as its frames allow it; all else ends by itself."""
+        tunnel = self.tunnel
+        if tunnel is None or tunnel.is_closing or self.is_over:
+            return
+        self.due_s = self.service.loop.now_s + _CLOSING_S
+        to_client, to_backend = tunnel.go_away()
+        if to_client:
+            self.client.answer_body(to_client)
+        if to_backend and self.backend is not None:
+            self.backend.write(to_backend)
 
     def request_end(self, trailers: list[Field]) -> None:
         """Take note that the request is whole."""
@@ -235,10 +274,11 @@ class Exchange:
     def look(self, now_s: float) -> float:
         """Look whether time is up; return when to look again."""
         settings = self.service.carried.settings
-        if self.is_upgraded:
-            due_s = self.touched_s + settings.idle_timeout
+        if self.tunnel is not None:
+            is_closing = self.tunnel.is_closing
+            due_s = self.due_s if is_closing else self.touched_s + settings.idle_timeout
             if now_s >= due_s:
-                self._cut(DropReason.IDLE_TIMEOUT)
+                self._cut(None if is_closing else DropReason.IDLE_TIMEOUT)
             return due_s
         retry = self.service.http.retry
         due_s = self.due_s
@@ -372,7 +412,9 @@ class Exchange:
             return
         if not self._begin_answer(answer):
             return
-        self.is_upgraded = True
+        self.tunnel = Tunnel()
+        self._kept = None
+        self._count_websocket(1)
         self.client.answer_upgrade(self, answer, self._more_lines(), backend)
 
     def answer_body(self, data: bytes) -> None:
@@ -382,8 +424,31 @@ class Exchange:
         self.service.count_bytes(self)
         if self.caching is not None:
             self.caching.body(data)
+        if self.tunnel is not None:
+            data = self.tunnel.to_client(data)
         self.client.answer_body(data)
         self._hold()
+
+    def answer_spliced(self, count: int) -> None:
+        """Take note of a part of the answer's body that was moved already."""
+        self.touched_s = self.service.loop.now_s
+        self.bytes_out += count
+        self.service.count_bytes(self)
+        self._hold()
+
+    @property
+    def answer_sink(self) -> Stream | None:
+        """Where the answer's body may be spliced to; None if it has to be seen on its way, or waits."""
+        client = self.client
+        return (
+            client if isinstance(client, Stream) and not client.is_secure and self.caching is None else None
+        )
+
+    @property
+    def client_unsent(self) -> int:
+        """Bytes that wait for the client."""
+        sink = self.answer_sink
+        return sink.unsent if sink is not None else 0
 
     def answer_end(self, data: bytes, trailers: list[Field] | None = None) -> None:
         """Pass on the last of the answer."""
@@ -547,7 +612,11 @@ class Exchange:
             self.pool.stop_waiting(self)
         self._leave_pool()
 
-    def _cut(self, reason: DropReason) -> None:
+    def _count_websocket(self, more: int) -> None:
+        carried = self.service.carried
+        carried.counts[carried.first_cell + WEBSOCKETS] += more
+
+    def _cut(self, reason: DropReason | None) -> None:
         if not self.is_over:
             self.client.answer_cut()
             self._finish(reason)
@@ -557,6 +626,8 @@ class Exchange:
             return
         self.is_over = True
         self.reason = reason
+        if self.tunnel is not None:
+            self._count_websocket(-1)
         if self.caching is not None:
             self.caching.over(failed=self.origin != "client")
         self.service.finished(self)

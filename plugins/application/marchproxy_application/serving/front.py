@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from marchproxy_core.drops import DropReason
     from marchproxy_core.relay.accepting import Address
     from marchproxy_core.relay.loop import Loop
+    from marchproxy_core.relay.tcp.pipes import Pipes
     from marchproxy_core.services import Endpoint
 
 
@@ -43,6 +44,7 @@ class Front:
     def __init__(self, fronts: Fronts, endpoint: Endpoint, first: HttpService) -> None:
         """Accept nobody yet."""
         self.loop = fronts.loop
+        self.pipes = fronts.pipes
         self.endpoint = endpoint
         self.members: dict[HttpService, list[socket.socket]] = {}
         self.owner = first
@@ -127,10 +129,10 @@ class Front:
         for connection in tuple(self.connections):
             connection.cut(reason)
 
-    def close_idle(self) -> None:
+    def go_away(self) -> None:
         """Close the connections that have no request; the others are closed after their answer."""
         for connection in tuple(self.connections):
-            connection.close_if_idle()
+            connection.go_away()
 
     def _follow(self) -> None:
         self.routes_changed()
@@ -153,9 +155,10 @@ class Front:
 class Fronts:
     """All fronts of this worker."""
 
-    def __init__(self, loop: Loop) -> None:
-        """Have none."""
+    def __init__(self, loop: Loop, pipes: Pipes) -> None:
+        """Have none; everything in them runs on this loop, and splices through these pipes."""
         self.loop = loop
+        self.pipes = pipes
         self._by_endpoint: dict[Endpoint, Front] = {}
         self._draining: list[Front] = []
 
@@ -177,7 +180,7 @@ class Fronts:
                     del self._by_endpoint[endpoint]
                     self._draining = [one for one in self._draining if one.connections]
                     self._draining.append(front)
-                    front.close_idle()
+                    front.go_away()
         for endpoint, socks in wanted.items():
             found = self._by_endpoint.get(endpoint)
             if found is None:

@@ -11,6 +11,7 @@ from marchproxy_application.http1.refusals import Refusal, Refused
 from marchproxy_application.http1.writing import CLOSE, KEEP_ALIVE, origin_lines
 from marchproxy_application.serving.exchange import Exchange
 from marchproxy_application.serving.own_answers import own_answer
+from marchproxy_application.splicing import LEAST_BYTES, pour
 from marchproxy_application.streams import Stream
 from marchproxy_core.drops import DropReason
 
@@ -113,6 +114,13 @@ class Http1Connection(Stream):
         for _ in range(_MOST_READS):
             if not self.readable or self._is_held():
                 return
+            exchange = self.exchange
+            if exchange is not None and self._spliceable(exchange) >= LEAST_BYTES:
+                sink = exchange.request_sink
+                if sink is not None:
+                    if not self._pour(exchange, sink):
+                        return
+                    continue
             data = self.read()
             if data is None:
                 return
@@ -267,10 +275,13 @@ class Http1Connection(Stream):
             if exchange is not None:
                 exchange.client_gone()
 
-    def close_if_idle(self) -> None:
-        """Close, unless there is a request."""
+    def go_away(self) -> None:
+        """Close if there is no request; else it is answered first, and a WebSocket is told."""
         if self._state is _HEAD and not self._buffer:
             self.close()
+        elif self.exchange is not None:
+            self.exchange.go_away()
+            self.loop.expire_by(self, self.loop.now_s + _LINGER_S)
 
     def cut(self, reason: DropReason | None) -> None:
         """End at once; the reason is counted."""
@@ -288,6 +299,37 @@ class Http1Connection(Stream):
             return True
         exchange = self.exchange
         return exchange is not None and exchange.holds_request
+
+    def _spliceable(self, exchange: Exchange) -> int:
+        """Return how many bytes come next of which nobody wants to see any."""
+        if self.is_secure or self._buffer:
+            return 0
+        if self._state is _BODY and self._chunks is None and exchange.service.http.max_body_bytes is None:
+            return self._body_left
+        if self._state is _TUNNEL and exchange.tunnel is not None:
+            return 0 if exchange.tunnel.is_closing else exchange.tunnel.from_client.left
+        return 0
+
+    def _pour(self, exchange: Exchange, sink: Stream) -> bool:
+        """Splice; false when there is no more for now."""
+        is_tunnel = self._state is _TUNNEL
+        # The last bytes are read: with them the request ends.
+        most = self._spliceable(exchange) - (0 if is_tunnel else 1)
+        moved = pour(self, sink, self.front.pipes, most)
+        if moved < 0:
+            self._ended()
+            return False
+        if not moved or self.exchange is not exchange:
+            return False
+        self._taken += moved
+        if is_tunnel:
+            assert exchange.tunnel is not None
+            exchange.tunnel.from_client.skip(moved)
+        else:
+            self._body_left -= moved
+            self._since_s = self.loop.now_s if not self._min_rate() else self._since_s
+        exchange.request_spliced(moved)
+        return True
 
     def _read_again(self) -> None:
         if not self.closed and self.readable:
