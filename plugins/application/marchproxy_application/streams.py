@@ -120,6 +120,10 @@ class Stream:
             self.readable = False
         return data
 
+    def read_little(self) -> None:
+        """Read a chunk at once from here on, as what comes begins with a head."""
+        self._chunk = CHUNK_BYTES
+
     def read_at_most(self, count: int) -> bytes | None:
         """As :meth:`read`, but no more than so many bytes."""
         kept, self._chunk = self._chunk, min(count, BULK_BYTES)

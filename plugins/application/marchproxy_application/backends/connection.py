@@ -81,6 +81,7 @@ class BackendConnection(Stream):
         """Send a request's head; the connection is free."""
         self.exchange = exchange
         self._state = _HEAD
+        self.read_little()
         self._request_ended = False
         self.requests += 1
         exchange.backend_ready(self)
@@ -217,22 +218,22 @@ class BackendConnection(Stream):
 
     def _pour(self, exchange: Exchange, sink: Stream) -> bool:
         """Splice; false when there is no more for now."""
-        is_tunnel = self._state is _TUNNEL
-        # The last bytes are read: with them the answer ends.
-        most = self._spliceable(exchange) - (0 if is_tunnel else 1)
-        moved = pour(self, sink, self.pool.service.application.pipes, most)
+        moved = pour(self, sink, self.pool.service.application.pipes, self._spliceable(exchange))
         if moved < 0:
             self._ended()
             return False
         if not moved or self.exchange is not exchange:
             return False
-        if is_tunnel:
-            assert exchange.tunnel is not None
-            exchange.tunnel.from_backend.skip(moved)
-        else:
-            self._left -= moved
         exchange.answer_spliced(moved)
-        return True
+        if exchange.tunnel is not None:
+            exchange.tunnel.from_backend.skip(moved)
+            return True
+        self._left -= moved
+        if self._left:
+            return True
+        self._release()
+        exchange.answer_end(b"")
+        return False
 
     def _received(self, data: bytes) -> None:
         state = self._state

@@ -32,6 +32,10 @@ _LINGER_S = 2.0
 _LINGER_BYTES = 1 << 20
 
 
+_PREFACE_START = b"PRI * HTTP/2.0\r\n\r\n"
+"""No request of HTTP/1.1 can begin so (RFC 9113, section 3.4)."""
+
+
 class _State(enum.Enum):
     HEAD = enum.auto()
     """A request's head is awaited, or has come in part."""
@@ -312,24 +316,22 @@ class Http1Connection(Stream):
 
     def _pour(self, exchange: Exchange, sink: Stream) -> bool:
         """Splice; false when there is no more for now."""
-        is_tunnel = self._state is _TUNNEL
-        # The last bytes are read: with them the request ends.
-        most = self._spliceable(exchange) - (0 if is_tunnel else 1)
-        moved = pour(self, sink, self.front.pipes, most)
+        moved = pour(self, sink, self.front.pipes, self._spliceable(exchange))
         if moved < 0:
             self._ended()
             return False
         if not moved or self.exchange is not exchange:
             return False
         self._taken += moved
-        if is_tunnel:
-            assert exchange.tunnel is not None
-            exchange.tunnel.from_client.skip(moved)
-        else:
-            self._body_left -= moved
-            self._since_s = self.loop.now_s if not self._min_rate() else self._since_s
         exchange.request_spliced(moved)
-        return True
+        if exchange.tunnel is not None:
+            exchange.tunnel.from_client.skip(moved)
+            return True
+        self._body_left -= moved
+        self._since_s = self.loop.now_s if not self._min_rate() else self._since_s
+        if not self._body_left:
+            self._end_request(exchange, [])
+        return not self.closed
 
     def _read_again(self) -> None:
         if not self.closed and self.readable:
@@ -396,6 +398,9 @@ class Http1Connection(Stream):
     def _read_head(self) -> bool:
         """Read a whole head; false when there is none yet."""
         data = self._buffer
+        if data.startswith(_PREFACE_START) and not self.unsent:
+            self.front.become_http2(self, data)
+            return False
         if data.startswith(b"\r\n"):
             self._buffer = data = data[2:]  # RFC 9112, section 2.2: an empty line before it is forgiven
             return bool(data)
