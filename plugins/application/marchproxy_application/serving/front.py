@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, final
 
 import attrs
 
+from marchproxy_application.http1.refusals import Refusal, Refused
 from marchproxy_application.http1.request import RequestHead, read_request
+from marchproxy_application.http2.heads import PSEUDO_HEADERS, Header, HeadMemory, read_head, size_of
 from marchproxy_application.routing.paths import normal
 from marchproxy_application.routing.router import Route, Router
 from marchproxy_application.serving.http1_connection import Http1Connection
+from marchproxy_application.serving.http2_connection import Http2Connection
 from marchproxy_application.serving.preparing import Memory, PreparedRequest, prepare_request
 from marchproxy_application.serving.service import HttpService
 from marchproxy_application.streams import WATCH
@@ -49,10 +52,11 @@ class Front:
         self.members: dict[HttpService, list[socket.socket]] = {}
         self.owner = first
         """The service that connections count for: the one that takes any host, or the first one."""
-        self.connections: set[Http1Connection] = set()
+        self.connections: set[Http1Connection | Http2Connection] = set()
         self.is_draining = False
         self._router = Router(())
         self._known: Memory[Routed] = Memory()
+        self._known_http2: HeadMemory[Routed] = HeadMemory()
         self._acceptor = Acceptor(fronts.loop, first.carried, self._take)
 
     def join(self, service: HttpService, sockets: list[socket.socket]) -> None:
@@ -81,6 +85,7 @@ class Front:
     def routes_changed(self) -> None:
         """Find requests' services anew."""
         self._known.forget()
+        self._known_http2.forget()
         routes = []
         for service in self.members:
             http = service.http
@@ -106,6 +111,35 @@ class Front:
         routed = self.route(read_request(block))
         self._known.keep(block, routed)
         return routed
+
+    def routed_http2(self, headers: tuple[Header, ...], *, is_over: bool) -> Routed:
+        """Read the fields of a request of HTTP/2, and find its service.
+
+        Args:
+            headers: Pseudo-headers and fields.
+            is_over: Whether the stream ended with them.
+
+        Raises:
+            Malformed: They are no request.
+            Refused: It asks for what is not there, or is too large.
+        """
+        routed = self._known_http2.get((is_over, headers))
+        if routed is None:
+            http = self.owner.http
+            if len(headers) > http.max_headers + PSEUDO_HEADERS or size_of(headers) > http.max_header_bytes:
+                raise Refused(Refusal.HEAD_TOO_LARGE)
+            routed = self.route(read_head(headers, is_over=is_over), major=2)
+            self._known_http2.keep((is_over, headers), routed)
+        return routed
+
+    def become_http2(self, connection: Http1Connection, early: bytes) -> None:
+        """Have a connection go on in HTTP/2, since it began with the preface (RFC 9113, section 3.3)."""
+        other = Http2Connection(self, connection.sock, connection.peer)
+        other.take_over(connection)
+        self.connections.discard(connection)
+        self.connections.add(other)
+        self.loop.hand_over(other.fd, other.on_event)
+        other.start(early)
 
     def route(self, head: RequestHead, *, major: int = 1) -> Routed:
         """Find the service of a request whose head was read already."""

@@ -30,8 +30,6 @@ _GRACE_S = 5.0
 _LINGER_S = 2.0
 """How long what a client still sends is read and thrown away, so that it reads our last answer (RFC 9112, 9.6)."""
 _LINGER_BYTES = 1 << 20
-
-
 _PREFACE_START = b"PRI * HTTP/2.0\r\n\r\n"
 """No request of HTTP/1.1 can begin so (RFC 9113, section 3.4)."""
 

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from marchproxy_application.http1.request import RequestHead
     from marchproxy_application.serving.exchange import Client
     from marchproxy_application.serving.front import Fronts
-    from marchproxy_application.serving.http1_connection import Http1Connection
     from marchproxy_application.worker import Application
     from marchproxy_core.relay.carried import Carried
     from marchproxy_core.services import Endpoint
@@ -177,7 +176,7 @@ class HttpService:
             counts[first + BYTES_OUT] += exchange.bytes_out - exchange.counted_out
             exchange.counted_out = exchange.bytes_out
 
-    def refused(self, client: Http1Connection, request_id: bytes, status: int, reason: DropReason) -> None:
+    def refused(self, client: Client, request_id: bytes, status: int, reason: DropReason) -> None:
         """Count and log what was answered without being a request of any service."""
         counts, first = self.carried.counts, self.carried.first_cell
         counts[first + _CLASSES[status // 100 - 1]] += 1
