@@ -46,8 +46,13 @@ class Cpus:
     brake: float = 0.0
 
 
-def place(usable: Iterable[int], when_tight: WhenTight) -> Cpus:
+def place(usable: Iterable[int], when_tight: WhenTight, brake: float = BRAKE) -> Cpus:
     """Divide the usable CPUs between a peer and the generators.
+
+    Args:
+        usable: Their numbers.
+        when_tight: What to do when there are two.
+        brake: The share of its CPU that is then taken from a peer that is braked.
 
     Raises:
         TooFewCpus: There is only one.
@@ -58,5 +63,5 @@ def place(usable: Iterable[int], when_tight: WhenTight) -> Cpus:
     if len(others) == 1 and when_tight == "share":
         return Cpus(proxy=frozenset([*others, last]), generators=frozenset([*others, last]))
     return Cpus(
-        proxy=frozenset([last]), generators=frozenset(others), brake=BRAKE if len(others) == 1 else 0.0
+        proxy=frozenset([last]), generators=frozenset(others), brake=brake if len(others) == 1 else 0.0
     )

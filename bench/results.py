@@ -42,7 +42,9 @@ class Run:
     def placement(self) -> dict[str, Cpus]:
         """Which CPUs are whose, by workload."""
         usable = os.sched_getaffinity(0)
-        return {workload.name: place(usable, workload.when_tight) for workload in self.workloads}
+        return {
+            workload.name: place(usable, workload.when_tight, workload.brake) for workload in self.workloads
+        }
 
     @property
     def titles(self) -> dict[str, str]:

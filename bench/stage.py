@@ -149,7 +149,10 @@ async def set_up(
         log.touch()
         try:
             async with open_lab(forwarding=peer.kind == "rules") as lab:
-                server_argv = pinned(server(Path(name)), generator_cpus)
+                # The backend answers without TLS; one that is asked directly has the proxy's part to do, and its CPU.
+                does_handshakes = peer.kind == "nothing" and http is not None and http.handshakes
+                server_cpus = cpus.proxy if does_handshakes else generator_cpus
+                server_argv = pinned(server(Path(name)), server_cpus)
                 await _start(lab.server, server_argv, Path(name) / "server.log", protocol, port)
                 front, backend = str(lab.front_ip.ip4), str(lab.server_ip.ip4)
                 service = Service(protocol=protocol, front=front, backend=backend, port=port, http=http)

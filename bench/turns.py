@@ -118,7 +118,7 @@ async def _turn(peer: Peer, workload: Workload, round_: int, seconds: float) -> 
                 port=workload.port,
                 server=workload.server,
                 http=workload.http,
-                cpus=place(os.sched_getaffinity(0), workload.when_tight),
+                cpus=place(os.sched_getaffinity(0), workload.when_tight, workload.brake),
             ) as stage:
                 measured = await workload.measure(stage, seconds)
                 await stage.confirm()

@@ -14,7 +14,7 @@ from bench.configurations import Protocol, Service, most_connections
 from bench.http.shape import Shape
 from bench.metrics import WANTED_IDLE
 from bench.peers import KERNEL_TIERS, Peer, prints_version
-from bench.placing import WhenTight
+from bench.placing import BRAKE, WhenTight
 from bench.readings import CpuShare, Measured
 from bench.stage import Stage
 
@@ -43,6 +43,7 @@ class Workload:
         server: Writes what the server needs into a directory and returns its command line.
         measure: Runs the generator against a stage for some seconds.
         when_tight: What to do where there are only two CPUs (bench/placing.py).
+        brake: How much of its CPU a peer then loses, if it is braked.
         has_kernel_tiers: Whether MarchProxy's tiers in the kernel take part: not where proxies are braked, which would
             not slow them, nor where memory is measured, which they have none of for a connection.
     """
@@ -53,6 +54,7 @@ class Workload:
     server: Callable[[Path], list[str]]
     measure: Callable[[Stage, float], Awaitable[Measured]]
     when_tight: WhenTight = "share"
+    brake: float = BRAKE
     has_kernel_tiers: bool = True
     http: Shape | None = None
     """What its service is asked for, where that is read as HTTP."""

@@ -28,9 +28,6 @@ def _without(reason: str, *kinds: str) -> dict[str, str]:
 
 _NO_CACHE = _without("it has no cache", "cached")
 _UNFINISHED_CACHE = _without("its cache is, in its own words, work in progress", "cached")
-_NO_HANDSHAKES = _without(
-    "its server would do the proxy's part of a handshake, on the generator's CPU", "tls_full", "tls_resumed"
-)
 
 PEERS = (
     Peer(
@@ -92,7 +89,6 @@ PEERS = (
         title="no proxy (generator's limit)",
         kind="nothing",
         write=nothing,
-        without=_NO_HANDSHAKES,
         missing=lambda: None,
         version=kernel_version,
     ),

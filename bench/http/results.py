@@ -30,7 +30,20 @@ def figures_of(run: Run) -> tuple[Figure, ...]:
 
 def tables_of(run: Run, figures: Sequence[Figure]) -> tuple[list[Sheet], list[str]]:
     """Return a run's tables, and what a reader must know about them."""
-    return tables.sheets(figures, run.titles), report.notes(figures, run.readings, run.brake)
+    return tables.sheets(figures, run.titles), [*_brakes(run), *report.notes(figures, run.readings, 0.0)]
+
+
+def _brakes(run: Run) -> list[str]:
+    """Say which workloads were braked by how much."""
+    braked: dict[float, list[str]] = {}
+    for name, cpus in run.placement.items():
+        if cpus.brake:
+            braked.setdefault(cpus.brake, []).append(name)
+    return [
+        f"The proxy's CPU was braked by {brake:.0%}, for each proxy alike, in {', '.join(names)}, since this host has "
+        "only two CPUs: compare these by ratio, not with what there is without a proxy."
+        for brake, names in sorted(braked.items())
+    ]
 
 
 def write(run: Run, figures: Sequence[Figure], directory: Path) -> list[Path]:

@@ -21,12 +21,14 @@ class Shape:
         tls: Whether clients come with TLS 1.3, by HTTP/1.1 or HTTP/2 as they like.
         cache: Whether the proxy keeps answers, as they allow.
         websocket: Whether clients ask for WebSockets.
+        handshakes: Whether each request comes with a handshake of TLS, which costs a server more than all the rest.
     """
 
     workers: int = 1
     tls: bool = False
     cache: bool = False
     websocket: bool = False
+    handshakes: bool = False
 
     @property
     def port(self) -> int:

@@ -19,6 +19,7 @@ from bench.http.servers import PROGRAMS
 from bench.http.shape import TWO_WORKERS, Shape
 from bench.outputs import NotUnderstood
 from bench.peers import prints_version
+from bench.placing import BRAKE
 from bench.readings import CpuShare, Measured
 from bench.workloads import Workload
 
@@ -185,12 +186,14 @@ _GENERATORS: Mapping[str, _Measure] = {
 }
 _SERVERS = {"upload": servers.sink, "websocket": servers.websocket}
 _SHAPES = {
-    "tls_full": Shape(tls=True),
-    "tls_resumed": Shape(tls=True),
+    "tls_full": Shape(tls=True, handshakes=True),
+    "tls_resumed": Shape(tls=True, handshakes=True),
     "http2": Shape(tls=True),
     "websocket": Shape(websocket=True),
     "cached": Shape(cache=True),
 }
+_HANDSHAKE_BRAKE = 0.7
+"""A client's part of a handshake costs more than a server's, so a generator needs more of a lead."""
 _SHARED = frozenset({"download", "upload"})
 """Bodies, as bulk in bench/placing.py."""
 _ONE_PROCESS = frozenset({"upload", "tls_full", "tls_resumed", "websocket"})
@@ -206,6 +209,7 @@ def _workload(name: str) -> Workload:
         server=_SERVERS.get(name, servers.web),
         measure=partial(_measure_served, _GENERATORS[name], name, tls=shape.tls),
         when_tight=when_tight,
+        brake=_HANDSHAKE_BRAKE if shape.handshakes else BRAKE,
         http=shape,
     )
 

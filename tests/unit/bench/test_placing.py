@@ -16,6 +16,11 @@ def test_of_two_the_proxy_has_one_with_the_brake_on():
     assert place([0, 1], "brake") == Cpus(proxy=frozenset({1}), generators=frozenset({0}), brake=BRAKE)
 
 
+def test_a_peer_may_be_braked_harder_where_it_is_braked_at_all():
+    assert place([0, 1], "brake", 0.7).brake == 0.7
+    assert place([0, 1, 2], "brake", 0.7).brake == 0.0
+
+
 def test_two_may_be_shared():
     assert place([0, 1], "share") == Cpus(proxy=frozenset({0, 1}), generators=frozenset({0, 1}), brake=0.0)
 
