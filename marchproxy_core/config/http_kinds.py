@@ -9,6 +9,7 @@ import attrs
 
 from marchproxy_core.config.kinds import FALSE_WORDS, TRUE_WORDS, Number, Text, show_decimal
 from marchproxy_core.config.problems import Misread
+from marchproxy_core.routing.paths import normal
 
 TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,127}"
 FRAMING = frozenset(
@@ -34,8 +35,6 @@ _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 SERVER_NAME = Text("the name of a server as backend.example.com", rf"(?i:{_LABEL}(?:\.{_LABEL})*)")
 _HOST = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*")
 _PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/%-]{0,2047}")
-_ENCODED = re.compile(r"%([0-9A-Fa-f]{2})?")
-_UNRESERVED = re.compile(r"[A-Za-z0-9._~-]")
 _VALUE = re.compile(r"[\x20-\x7e]{0,4096}")
 _LONGEST_HOST = 253  # RFC 1035, section 2.3.4, less the length bytes at both ends
 
@@ -91,33 +90,14 @@ class PathPrefix:
         """Read the prefix."""
         if not _PATH.fullmatch(text):
             raise ValueError(text)
-        normal = _without_dots(_ENCODED.sub(_simplest, text))
-        if normal != text:
-            raise Misread(text, nearest=normal)
+        nearest = normal(text.encode("ascii")).decode("ascii")
+        if nearest != text:
+            raise Misread(text, nearest=nearest)
         return text
 
     def show(self, value: str) -> str:
         """Text that reads back."""
         return value
-
-
-def _simplest(match: re.Match[str]) -> str:
-    if match[1] is None:
-        return "%25"
-    meant = chr(int(match[1], 16))
-    return meant if _UNRESERVED.fullmatch(meant) else match[0].upper()
-
-
-def _without_dots(path: str) -> str:
-    kept: list[str] = []
-    segments = path.split("/")[1:]
-    for segment in segments:
-        if segment == "..":
-            del kept[-1:]
-        elif segment != ".":
-            kept.append(segment)
-    ends_in_dots = segments[-1] in (".", "..")
-    return "/" + "/".join([*kept, ""] if ends_in_dots else kept)
 
 
 @attrs.frozen

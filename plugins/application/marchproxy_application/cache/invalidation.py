@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, final
 from urllib.parse import urljoin, urlsplit
 
 from marchproxy_application.cache.messages import Request, UrlKey, first_of
-from marchproxy_application.routing.paths import normal
+from marchproxy_core.routing.paths import normal
 
 if TYPE_CHECKING:
     from marchproxy_application.http1.fields import Field

@@ -20,7 +20,7 @@ class Request(NamedTuple):
     host: bytes
     """In small letters, with its port if one was given."""
     path: bytes
-    """In normal form (``routing.paths.normal``), with its query."""
+    """In normal form (``marchproxy_core.routing.paths.normal``), with its query."""
     fields: Sequence[Field]
     """Those that the backend will get, without those that Connection names: by another field's value, that the backend
     never saw, nothing must be stored."""

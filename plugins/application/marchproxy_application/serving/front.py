@@ -9,14 +9,14 @@ import attrs
 from marchproxy_application.http1.refusals import Refusal, Refused
 from marchproxy_application.http1.request import RequestHead, read_request
 from marchproxy_application.http2.heads import PSEUDO_HEADERS, Header, HeadMemory, read_head, size_of
-from marchproxy_application.routing.paths import normal
-from marchproxy_application.routing.router import Route, Router
 from marchproxy_application.serving.http1_connection import Http1Connection
 from marchproxy_application.serving.http2_connection import Http2Connection
 from marchproxy_application.serving.preparing import Memory, PreparedRequest, prepare_request
 from marchproxy_application.serving.service import HttpService
 from marchproxy_application.streams import WATCH
 from marchproxy_core.relay.accepting import Acceptor
+from marchproxy_core.routing.paths import normal
+from marchproxy_core.routing.router import Route, Router
 
 if TYPE_CHECKING:
     import socket

@@ -24,7 +24,7 @@ from marchproxy_application.http1.writing import (
     status_line,
     via_line,
 )
-from marchproxy_application.routing.paths import normal
+from marchproxy_core.routing.paths import normal
 from marchproxy_core.services import HeaderRules
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marchproxy_application.routing.paths import normal
-from marchproxy_application.routing.router import Route, Router
+from marchproxy_core.routing.paths import normal
+from marchproxy_core.routing.router import Route, Router
 
 ROUTES = [
     Route(service="any"),
