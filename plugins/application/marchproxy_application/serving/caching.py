@@ -171,10 +171,10 @@ class Caching:
         """Answer from the cache; what is to be refreshed is fetched in the background."""
         exchange = self._exchange
         exchange.cache_status = b"Age: %d\r\n%b" % (hit.age_s, _line(hit.cache_status))
-        answer = _prepared(hit, exchange.service.http.response_headers)
+        answer, body = exchange.coded_whole(_prepared(hit, exchange.service.http.response_headers), hit.body)
         if hit.status == hit.stored.status and hit.refresh is None and hit.body is hit.stored.body:
-            exchange.prepared.last_hit = LastHit(hit.stored, answer)
-        exchange.answer_from_cache(answer, hit.body)
+            exchange.prepared.last_hit = LastHit(hit.stored, answer, body)
+        exchange.answer_from_cache(answer, body)
         if hit.refresh is not None:
             exchange.service.refresh(exchange, hit.refresh)
 
@@ -206,7 +206,7 @@ def answer_again(exchange: Exchange, cache: HttpCache) -> bool:
         max(now_s - stored.life.born_s, 0.0),
         stored.fresh_until_s - now_s,
     )
-    exchange.answer_from_cache(last.answer, stored.body)
+    exchange.answer_from_cache(last.answer, last.body)
     return True
 
 
@@ -224,6 +224,9 @@ def _prepared(hit: Hit, rules: HeaderRules) -> PreparedAnswer:
     stored_fields: list[Field] = list(hit.fields)
     fields = stored_fields if rules == _NO_RULES else passed_on(stored_fields, frozenset(), rules)
     lines = hit.head_lines if fields is stored_fields else lines_of(fields)
-    start = b"%b%bVia: 1.1 %b\r\n" % (status_line(hit.status, hit.reason), lines, VIA)
+    via = b"Via: 1.1 %b\r\n" % VIA
+    start = status_line(hit.status, hit.reason) + lines + via
     head = ResponseHead(hit.status, hit.reason, 1, fields, length=len(hit.body))
-    return PreparedAnswer(head=head, fields=fields, start=start, is_delimited=True, start_chunked=start)
+    return PreparedAnswer(
+        head=head, fields=fields, start=start, via=via, is_delimited=True, start_chunked=start
+    )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol, final
 
 from marchproxy_application.http1.chunks import as_chunk, last_chunk
 from marchproxy_application.serving.caching import Caching, answer_again
+from marchproxy_application.serving.coding import Coding, coding_of
 from marchproxy_application.serving.own_answers import STATUS_OF, own_answer
 from marchproxy_application.streams import Stream
 from marchproxy_application.websocket.tunnel import Tunnel
@@ -146,6 +147,7 @@ class Exchange:
     cache_outcome = ""
     """What the cache did, one of the ledger's words; empty where there is none."""
     caching: Caching | None = None
+    coding: Coding | None = None
     tunnel: Tunnel | None = None
     """Of a WebSocket, after its handshake."""
     bytes_in = 0
@@ -372,12 +374,19 @@ class Exchange:
         if not self._begin_answer(answer):
             return
         self.backend = None
-        self.bytes_out += len(body)
         if self.caching is not None:
             self.caching.body(body)
             self.caching.whole()
+        answer, body = self.coded_whole(answer, body)
+        self.bytes_out += len(body)
         self.client.answer(self, answer, self._more_lines(), body, is_over=True)
         self._finish(None)
+
+    def coded_whole(self, answer: PreparedAnswer, body: bytes) -> tuple[PreparedAnswer, bytes]:
+        """Return head and body as this client gets them."""
+        offered = self.service.http.compression
+        coding = coding_of(self.prepared, answer, offered) if offered else None
+        return (answer, body) if coding is None else (coding.answer, coding.last(body))
 
     def answer_from_cache(self, answer: PreparedAnswer, body: bytes) -> None:
         """Answer without a backend, or in its place."""
@@ -393,9 +402,13 @@ class Exchange:
         """Pass on the head of an answer, and the first of its body."""
         if not self._begin_answer(answer):
             return
-        self.bytes_out += len(body)
         if self.caching is not None:
             self.caching.body(body)
+        if self.service.http.compression:
+            self.coding = coding_of(self.prepared, answer, self.service.http.compression)
+            if self.coding is not None:
+                answer, body = self.coding.answer, self.coding.piece(body)
+        self.bytes_out += len(body)
         self.client.answer(self, answer, self._more_lines(), body, is_over=False)
         self._hold()
 
@@ -420,12 +433,16 @@ class Exchange:
     def answer_body(self, data: bytes) -> None:
         """Pass on more of the answer's body."""
         self.touched_s = self.service.loop.now_s
-        self.bytes_out += len(data)
-        self.service.count_bytes(self)
         if self.caching is not None:
             self.caching.body(data)
+        if self.coding is not None:
+            data = self.coding.piece(data)
         if self.tunnel is not None:
             data = self.tunnel.to_client(data)
+        if not data:
+            return
+        self.bytes_out += len(data)
+        self.service.count_bytes(self)
         self.client.answer_body(data)
         self._hold()
 
@@ -453,10 +470,12 @@ class Exchange:
     def answer_end(self, data: bytes, trailers: list[Field] | None = None) -> None:
         """Pass on the last of the answer."""
         self.backend = None
-        self.bytes_out += len(data)
         if self.caching is not None:
             self.caching.body(data)
             self.caching.whole()
+        if self.coding is not None:
+            data = self.coding.last(data)
+        self.bytes_out += len(data)
         self.client.answer_end(data, trailers or [])
         self._finish(None)
 

@@ -25,7 +25,7 @@ from marchproxy_application.http1.writing import (
     via_line,
 )
 from marchproxy_core.routing.paths import normal
-from marchproxy_core.services import HeaderRules
+from marchproxy_core.services import Compression, HeaderRules
 
 if TYPE_CHECKING:
     from marchproxy_core.services import Http
@@ -92,6 +92,7 @@ class LastHit:
 
     stored: Stored
     answer: PreparedAnswer
+    body: bytes
 
 
 def prepare_request(
@@ -151,6 +152,10 @@ class PreparedAnswer:
     """Whether its end is known without chunks and without closing the connection."""
     start_chunked: bytes
     """The same with Transfer-Encoding, for who can read it."""
+    via: bytes = b""
+    """The line of Via in ``start``."""
+    coded: dict[Compression | None, PreparedAnswer] = attrs.field(factory=dict, init=False)
+    """The same with a content coding, or told that there could be one."""
 
 
 def prepare_answer(head: ResponseHead, rules: HeaderRules, *, keeps_length: bool = True) -> PreparedAnswer:
@@ -165,12 +170,13 @@ def prepare_answer(head: ResponseHead, rules: HeaderRules, *, keeps_length: bool
     # Also of an answer to HEAD, and of a 304: there it says what another answer would have.
     if not head.is_chunked and keeps_length and head.status >= 200 and head.status != 204:
         fields += [field for field in head.fields if field.kind == Kind.LENGTH][:1]
+    via = via_line(head.fields, head.minor, VIA)
     upgrade = b"Connection: upgrade\r\nUpgrade: %b\r\n" % head.upgrade if head.status == 101 else b""
     start = b"".join(
         [
             status_line(head.status, head.reason),
             lines_of(fields),
-            via_line(head.fields, head.minor, VIA),
+            via,
             upgrade,
         ]
     )
@@ -181,6 +187,7 @@ def prepare_answer(head: ResponseHead, rules: HeaderRules, *, keeps_length: bool
         start=start,
         is_delimited=is_delimited,
         start_chunked=start if is_delimited else start + CHUNKED,
+        via=via,
     )
 
 
