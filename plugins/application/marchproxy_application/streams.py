@@ -53,8 +53,10 @@ class Stream:
         "loop",
         "readable",
         "sock",
+        "taken",
         "unsent",
         "unsent_since_s",
+        "waits_since_s",
         "writable",
     )
 
@@ -72,6 +74,10 @@ class Stream:
         """Bytes that wait to be sent."""
         self.unsent_since_s = 0.0
         """Since when the peer has taken nothing of them."""
+        self.waits_since_s = 0.0
+        """Since when there have always been some."""
+        self.taken = 0
+        """Bytes that the peer has taken since then."""
         self.readable = False
         self.writable = True
         self.gone = False
@@ -148,7 +154,8 @@ class Stream:
             self.writable = False
             self._waiting.append(memoryview(data)[sent:])
             self.unsent = len(data) - sent
-            self.unsent_since_s = self.loop.now_s
+            self.taken = 0
+            self.unsent_since_s = self.waits_since_s = self.loop.now_s
 
     @property
     def is_full(self) -> bool:
@@ -190,6 +197,7 @@ class Stream:
                 self.on_broken(error)
                 return
             self.unsent -= sent
+            self.taken += sent
             self.unsent_since_s = self.loop.now_s
             if sent < len(data):
                 waiting[0] = memoryview(data)[sent:]

@@ -155,10 +155,10 @@ class Http1Connection(Stream):
         settings = self._carried.settings
         if self.unsent:
             due_s = self.unsent_since_s + settings.write_timeout
-            if now_s >= due_s:
-                self.cut(DropReason.WRITE_TIMEOUT)
+            if now_s >= due_s or self._reads_too_slowly(now_s):
+                self.cut(DropReason.WRITE_TIMEOUT if now_s >= due_s else DropReason.CLIENT_TOO_SLOW)
                 return None
-            return min(due_s, now_s + 1.0 + settings.write_timeout)
+            return min(due_s, now_s + 1.0) if self._min_rate() else due_s
         if self._state in (_LAST_WORDS, _LINGER):
             self.close()
             return None
@@ -264,7 +264,8 @@ class Http1Connection(Stream):
         self._since_s = self.loop.now_s
         if self._buffer:
             self._advance()
-        elif self.gone:
+        if self.gone:
+            # Not only of an empty buffer: what is left there may be half a request that never gets its other half.
             self._resume_later()
 
     def close(self, *, reset: bool = False) -> None:
@@ -536,6 +537,10 @@ class Http1Connection(Stream):
 
     def _min_rate(self) -> int:
         return self.front.owner.http.min_client_rate
+
+    def _reads_too_slowly(self, now_s: float) -> bool:
+        rate, took_s = self._min_rate(), now_s - self.waits_since_s
+        return bool(rate) and took_s > _GRACE_S and self.taken < rate * took_s
 
     def _is_too_slow(self, now_s: float) -> bool:
         rate, took_s = self._min_rate(), now_s - self._since_s

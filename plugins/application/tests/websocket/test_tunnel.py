@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 
 from hypothesis import given
@@ -29,7 +30,7 @@ FRAMES = st.lists(st.builds(frame, PAYLOADS, masked=st.booleans()), min_size=1, 
 
 def pieces_of(data, cuts):
     at = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
-    return [data[start:end] for start, end in zip(at, at[1:], strict=False)]
+    return [data[start:end] for start, end in itertools.pairwise(at)]
 
 
 @given(FRAMES, st.lists(st.integers(0, 70_000), max_size=12))
