@@ -130,7 +130,7 @@ async def test_it_shows_the_tier_and_the_lines_to_try(start):
     run = await start()
     await run.is_up()
     told = run.told.read_text()
-    assert re.search(r"sockets +700 +chosen", told)
+    assert re.search(r"application +600 +chosen", told)
     # Its services are on loopback, so nothing is put on the host's interfaces.
     assert re.search(r"ebpf +500 +(idle|refused)", told)
     assert not is_in_the_kernel()
