@@ -158,7 +158,9 @@ class Http1Connection(Stream):
             if now_s >= due_s or self._reads_too_slowly(now_s):
                 self.cut(DropReason.WRITE_TIMEOUT if now_s >= due_s else DropReason.CLIENT_TOO_SLOW)
                 return None
-            return min(due_s, now_s + 1.0) if self._min_rate() else due_s
+            if self.exchange is not None:
+                due_s = min(due_s, self.exchange.look(now_s))
+            return min(due_s, now_s + 1.0) if self._min_rate() else max(due_s, now_s + 0.25)
         if self._state in (_LAST_WORDS, _LINGER):
             self.close()
             return None
