@@ -177,7 +177,7 @@ class Http1Connection(Stream):
                 exchange.refuse(late)
                 return now_s + 1.0
             due_s = min(due_s, body_due_s)
-        return max(due_s, now_s + 0.25)
+        return max(min(due_s, now_s + exchange.service.look_after_s), now_s + 0.25)
 
     # What goes to the client; see ``exchange.Client``.
 

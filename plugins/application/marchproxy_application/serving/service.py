@@ -15,6 +15,7 @@ from marchproxy_application.auth.gate import Gate
 from marchproxy_application.backends.pool import Pool
 from marchproxy_application.cache.http_cache import HttpCache
 from marchproxy_application.http1.response import read_response
+from marchproxy_application.http1.trailers import Trailers, passed_on_behind
 from marchproxy_application.serving.exchange import Exchange
 from marchproxy_application.serving.limits import Budget, ClientRates
 from marchproxy_application.serving.nobody import Nobody
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from marchproxy_application.cache.answers import Fetch
-    from marchproxy_application.http1.request import RequestHead
+    from marchproxy_application.http1.fields import Field, HasFields
     from marchproxy_application.serving.exchange import Client
     from marchproxy_application.serving.front import Fronts
     from marchproxy_application.worker import Application
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _CLASSES: Final = tuple(ANSWERS[f"{digit}xx"] for digit in range(1, 6))
+LEAST_LOOK_S: Final = 0.25
+"""How often the times of one connection are looked at, at most."""
 _NONE_FORGED: Final[frozenset[bytes]] = frozenset()
 
 
@@ -88,6 +91,7 @@ class HttpService:
             self.request_timeout_s,
             settings.read_timeout,
             settings.write_timeout,
+            max(settings.keep_alive_timeout, LEAST_LOOK_S),  # what begins once the request is over
             http.retry.try_timeout_s or settings.read_timeout,
             1.0 if http.min_client_rate else settings.read_timeout,
         )
@@ -101,9 +105,14 @@ class HttpService:
         self._adopt_pools()
         self.fronts.routes_changed(self)
 
-    def forged(self, head: RequestHead) -> frozenset[bytes]:
+    def forged(self, head: HasFields) -> frozenset[bytes]:
         """Return the names of a request's fields that only we may set."""
         return self._gate.forged(head) if self._gate is not None else _NONE_FORGED
+
+    def passed_on_behind(self, trailers: list[Field]) -> list[Field]:
+        """Return those of a request's trailers that its backend gets."""
+        behind = Trailers(trailers)
+        return passed_on_behind(behind, self.forged(behind), self.http.request_headers)
 
     def next_id(self) -> bytes:
         """Return the id of one more request; no other has it, in this worker or another."""
