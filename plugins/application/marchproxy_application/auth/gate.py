@@ -17,7 +17,7 @@ from marchproxy_core.drops import DropReason
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from marchproxy_application.http1.request import RequestHead
+    from marchproxy_application.http1.fields import HasFields
     from marchproxy_application.serving.exchange import Exchange
     from marchproxy_core.services import Auth
 
@@ -72,7 +72,7 @@ class Gate:
         self._verifier = Verifier(auth, self._files, realm=service)
         self._held: dict[Exchange, float] = {}
 
-    def forged(self, head: RequestHead) -> frozenset[bytes]:
+    def forged(self, head: HasFields) -> frozenset[bytes]:
         """Return the names of a request's fields that a backend could take for what a token says."""
         return self._verifier.forged(field.name for field in head.fields)
 

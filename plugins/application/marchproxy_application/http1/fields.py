@@ -62,6 +62,29 @@ KINDS = {
 }
 
 
+_AS_CGI = bytes(each if chr(each).isalnum() and each < 0x80 else 0x2D for each in range(256))
+
+
+def as_cgi(name: bytes) -> bytes:
+    """Return a field's name so that those are alike which CGI and what is like it take for one another."""
+    return name.translate(_AS_CGI)
+
+
+def kind_of(name: bytes) -> int:
+    """Return what a field is to a proxy.
+
+    X_Forwarded_For is X-Forwarded-For to CGI and what is like it (RFC 3875, section 4.1.18), and some have dots for
+    underscores: one that could be taken for a field with a meaning to us is passed on to nobody.
+
+    Args:
+        name: In small letters.
+    """
+    kind = KINDS.get(name)
+    if kind is None:
+        return Kind.HOP if as_cgi(name) in KINDS else Kind.PLAIN
+    return kind
+
+
 class Field(NamedTuple):
     """One field."""
 
@@ -123,7 +146,7 @@ def _judged(line: bytes) -> Field:
     if value.translate(None, _VALUE):
         raise Refused(Refusal.BAD_FIELD_VALUE)
     lower = name.lower()
-    return Field(lower, value, KINDS.get(lower, Kind.PLAIN), b"%b: %b\r\n" % (name, value))
+    return Field(lower, value, kind_of(lower), b"%b: %b\r\n" % (name, value))
 
 
 _known = lru_cache(MOST_REMEMBERED)(_judged)

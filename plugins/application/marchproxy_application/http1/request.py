@@ -50,9 +50,9 @@ class RequestHead(HasFields):
     keeps_alive: bool = True
     """Whether the client can use the connection for another request."""
     upgrade: bytes = b""
-    """To which protocol the client asks to change, in small letters."""
+    """To which protocol the client asks to change, in small letters; only in a GET without a body."""
     waits: bool = False
-    """Whether the client waits for 100 (Continue) before its body."""
+    """Whether the client waits for 100 (Continue) before its body; false when it has none."""
     dropped: frozenset[bytes] = frozenset()
     """Fields that Connection names: of this connection alone."""
 
@@ -94,6 +94,7 @@ def read_request(block: bytes) -> RequestHead:
             _read_expectation(head, field.value)
     if head.minor == 0 and not _asks_to_stay(special):
         head.keeps_alive = False
+    _leave_out_nonsense(head)
     return head
 
 
@@ -193,6 +194,16 @@ def _read_framing(head: RequestHead, special: list[Field]) -> None:
         raise Refused(Refusal.BAD_LENGTH)
     else:
         head.length = int(lengths[0])
+
+
+def _leave_out_nonsense(head: RequestHead) -> None:
+    """Ignore wishes that make no sense in this request: there are servers that never answer them."""
+    if not head.has_body:
+        head.waits = False  # RFC 9110, section 10.1.1
+    if head.has_body or head.method != b"GET":
+        head.upgrade = (
+            b""  # RFC 6455, section 4.1; behind a body nobody could say where the other protocol begins
+        )
 
 
 def _read_expectation(head: RequestHead, value: bytes) -> None:

@@ -106,6 +106,7 @@ def read_head(headers: Iterable[Header], *, is_over: bool) -> RequestHead:
         raise Malformed("Content-Length says that there is a body, and there is none")
     if not is_over and not counted and not head.upgrade:
         head.is_chunked = True
+        head.waits = any(field.kind == Kind.EXPECT for field in fields)
     return head
 
 

@@ -11,7 +11,6 @@ import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, final
 
-from marchproxy_application.http1.chunks import as_chunk, last_chunk
 from marchproxy_application.serving.caching import Caching, answer_again
 from marchproxy_application.serving.coding import Coding, coding_of
 from marchproxy_application.serving.own_answers import STATUS_OF, own_answer
@@ -24,6 +23,7 @@ from marchproxy_core.workers.ledger import RETRIES, REUSED, WEBSOCKETS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from marchproxy_application.backends.answerer import Answerer
     from marchproxy_application.backends.connection import BackendConnection
     from marchproxy_application.backends.pool import Pool
     from marchproxy_application.cache.answers import Fetch
@@ -121,7 +121,7 @@ class Exchange:
 
     # Defaults stand on the class: a request sets a dozen of these, and each one that it need not set is time.
     pool: Pool | None = None
-    backend: BackendConnection | None = None
+    backend: Answerer | None = None
     tried: tuple[int, ...] = ()
     attempts: tuple[tuple[str, float, str], ...] = ()
     """Backend, milliseconds and outcome of each try that came to nothing."""
@@ -157,7 +157,9 @@ class Exchange:
     """How much of them the service's counters have already."""
     _answer_begun = False
     _kept: bytearray | None = None
-    """The body as far as it has come, coded as it is sent; None once it is too long to be sent twice."""
+    """The body as far as it has come; None once it is too long to be sent twice."""
+    trailers: tuple[Field, ...] | list[Field] = ()
+    """Behind the request's body, once it is over."""
     _retries = 0
     _stale = 0
 
@@ -223,13 +225,12 @@ class Exchange:
         if most is not None and self.bytes_in > most:
             self.refuse(DropReason.BODY_TOO_LARGE)
             return
-        self._pass_on(as_chunk(data) if self.prepared.head.is_chunked else data)
+        self._pass_on(data)
 
     @property
     def request_sink(self) -> Stream | None:
         """Where the request's body may be spliced to; None if there is nothing yet, or something waits in it."""
-        backend = self.backend
-        return backend if backend is not None and not backend.is_secure and not backend.unsent else None
+        return self.backend.sink if self.backend is not None else None
 
     def request_spliced(self, count: int) -> None:
         """Take note of a part of the request's body that was moved already."""
@@ -248,17 +249,16 @@ class Exchange:
         if to_client:
             self.client.answer_body(to_client)
         if to_backend and self.backend is not None:
-            self.backend.write(to_backend)
+            self.backend.send_body(to_backend)
 
     def request_end(self, trailers: list[Field]) -> None:
         """Take note that the request is whole."""
         self.request_over = True
         if self.is_over:
             return
-        if self.prepared.head.is_chunked:
-            self._pass_on(last_chunk(trailers))
+        self.trailers = trailers = self.service.passed_on_behind(trailers) if trailers else trailers
         if self.backend is not None:
-            self.backend.end_request()
+            self.backend.end_request(trailers)
 
     def client_drained(self) -> None:
         """Have the backend go on, since the client takes more."""
@@ -308,25 +308,14 @@ class Exchange:
         self._try_began_s = service.loop.now_s
         pool.begin(self)
 
-    def backend_ready(self, backend: BackendConnection) -> None:
-        """Send the request on a connection that is free for it."""
+    def backend_ready(self, backend: Answerer) -> None:
+        """Send the request, on a connection that has room for it."""
         self.backend = backend
         service = self.service
         self.touched_s = service.loop.now_s
         if backend.requests > 1:
             service.carried.counts[service.carried.first_cell + REUSED] += 1
-        prepared = self.prepared
-        head = b"%b%bX-Request-Id: %b\r\n%b\r\n" % (
-            prepared.start if self.caching is None else self.caching.start_of(prepared),
-            self.client.origin_of(prepared.head.host),
-            self.request_id,
-            self.more,
-        )
-        if self._kept:
-            head += self._kept
-        if self.request_over:
-            backend.end_request()
-        backend.write(head)
+        backend.send_request(self, self._kept or b"")
         if self.holds_request and not self.is_over and not backend.is_full:
             self.holds_request = False
             self.client.request_wanted()
@@ -420,7 +409,7 @@ class Exchange:
     def answer_upgrade(self, answer: PreparedAnswer, backend: BackendConnection) -> None:
         """Change the protocol, if that was asked for."""
         if not self.prepared.upgrade or answer.head.upgrade != self.prepared.upgrade:
-            backend.abandon()
+            backend.abandon(self)
             self.backend_failed(DropReason.BAD_ANSWER, "101 that nobody asked for", sent=True, answered=True)
             return
         if not self._begin_answer(answer):
@@ -522,7 +511,7 @@ class Exchange:
         if backend is None:
             self.holds_request = self._kept is None or len(self._kept) >= MOST_KEPT_BYTES
             return
-        backend.write(data)
+        backend.send_body(data)
         if self.backend is backend and backend.is_full:
             self.holds_request = True
 
@@ -626,7 +615,7 @@ class Exchange:
         """Let go of the backend; a connection with half a request or half an answer is of no more use."""
         backend, self.backend = self.backend, None
         if backend is not None:
-            backend.abandon()
+            backend.abandon(self)
         elif self.pool is not None:
             self.pool.stop_waiting(self)
         self._leave_pool()

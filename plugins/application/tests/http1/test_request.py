@@ -228,3 +228,34 @@ def test_what_is_taken_h11_takes_and_reads_alike(line, lines):
     assert type(body).__name__ == ("ChunkedReader" if ours.is_chunked else "ContentLengthReader")
     if not ours.is_chunked:
         assert body._remaining == ours.length
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (b"POST / HTTP/1.1", b"Host: a", b"Connection: upgrade", b"Upgrade: websocket"),
+        (b"GET / HTTP/1.1", b"Host: a", b"Connection: upgrade", b"Upgrade: websocket", b"Content-Length: 1"),
+    ],
+)
+def test_an_upgrade_is_for_a_get_without_a_body(lines):
+    assert read_request(head(*lines)).upgrade == b""
+
+
+def test_nobody_waits_for_100_continue_who_has_no_body():
+    assert not read_request(head(b"GET / HTTP/1.1", b"Host: a", b"Expect: 100-continue")).waits
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"X_Forwarded_For",
+        b"x-forwarded_for",
+        b"X.Real.IP",
+        b"Transfer_Encoding",
+        b"Content_Length",
+        b"Content!Length",
+    ],
+)
+def test_a_field_that_cgi_would_take_for_one_with_a_meaning_is_passed_on_to_nobody(name):
+    (_, field) = read_request(head(b"GET / HTTP/1.1", b"Host: a", name + b": 5")).fields
+    assert field.kind != Kind.PLAIN
