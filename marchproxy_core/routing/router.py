@@ -51,9 +51,9 @@ class Router:
 
         Args:
             host: As the request names it, in small letters; may have a port, which counts for nothing.
-            path: In normal form; may have a query.
+            path: In normal form; may have a query. The server as a whole, ``*``, is for who takes every path.
         """
-        bare = path.partition(b"?")[0]
+        bare = b"/" if path == b"*" else path.partition(b"?")[0]
         return next((route for route in self.candidates(host) if route.takes_path(bare)), None)
 
     def candidates(self, host: bytes) -> Iterator[Route]:

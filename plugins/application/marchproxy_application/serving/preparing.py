@@ -112,7 +112,7 @@ def prepare_request(
     host = http.host_header.encode("latin-1") if http.host_header else head.host
     rules = None if http.request_headers == _NO_RULES else http.request_headers
     fields = passed_on(head.fields, head.dropped | owned, rules)
-    backend_path = _stripped(path, prefix) if http.strip_path else path
+    backend_path = _stripped(path, prefix) if http.strip_path and path != b"*" else path
     upgrade = head.upgrade if websocket and head.upgrade == b"websocket" else b""
     counted = head.length or any(field.kind == Kind.LENGTH for field in head.fields)
     via = via_line(head.fields, head.minor if major == 1 else major, VIA)
