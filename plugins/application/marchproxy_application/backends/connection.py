@@ -6,7 +6,7 @@ import enum
 import socket
 from typing import TYPE_CHECKING, final
 
-from marchproxy_application.http1.chunks import ChunkReader
+from marchproxy_application.http1.chunks import ChunkReader, as_chunk, last_chunk
 from marchproxy_application.http1.refusals import Refused
 from marchproxy_application.splicing import LEAST_BYTES, pour
 from marchproxy_application.streams import Stream, what
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from socket import SocketType
 
     from marchproxy_application.backends.pool import Pool
+    from marchproxy_application.http1.fields import Field
     from marchproxy_application.serving.exchange import Exchange
     from marchproxy_application.serving.preparing import PreparedAnswer
 
@@ -45,6 +46,7 @@ class BackendConnection(Stream):
     __slots__ = (
         "_buffer",
         "_chunks",
+        "_codes_chunks",
         "_is_last",
         "_left",
         "_request_ended",
@@ -72,6 +74,8 @@ class BackendConnection(Stream):
         self._is_last = False
         """The connection is of no use after this answer."""
         self._request_ended = True
+        self._codes_chunks = False
+        """The request's body is written in chunks."""
 
     def start(self) -> None:
         """See to it that connecting does not take for ever."""
@@ -96,19 +100,50 @@ class BackendConnection(Stream):
             return False
         return False
 
-    def end_request(self) -> None:
-        """Take note that the whole request was written."""
+    @property
+    def sink(self) -> Stream | None:
+        """Where a request's body may be spliced to; None while something waits, or goes through TLS."""
+        return self if not self.is_secure and not self.unsent else None
+
+    def send_request(self, exchange: Exchange, body: bytes | bytearray) -> None:
+        """Write a request's head and what there is of its body; see ``Answerer``."""
+        prepared = exchange.prepared
+        self._codes_chunks = prepared.head.is_chunked
+        head = b"%b%bX-Request-Id: %b\r\n%b\r\n" % (
+            prepared.start if exchange.caching is None else exchange.caching.start_of(prepared),
+            exchange.client.origin_of(prepared.head.host),
+            exchange.request_id,
+            exchange.more,
+        )
+        if body:
+            head += as_chunk(bytes(body)) if self._codes_chunks else body
+        if exchange.request_over:
+            self._request_ended = True
+            if self._codes_chunks:
+                head += last_chunk(exchange.trailers)
+        self.write(head)
+
+    def send_body(self, data: bytes) -> None:
+        """Write more of the request's body, or of what goes through a tunnel."""
+        if data:
+            self.write(as_chunk(data) if self._codes_chunks else data)
+
+    def end_request(self, trailers: list[Field]) -> None:
+        """Write the end of the request's body."""
         self._request_ended = True
+        if self._codes_chunks:
+            self.write(last_chunk(trailers))
 
     def resume(self) -> None:
         """Go on reading, since the client takes more."""
         if self.readable and not self.closed:
             self.on_readable()
 
-    def abandon(self) -> None:
-        """Close, since nobody wants the answer any more."""
-        self.exchange = None
-        self.close()
+    def abandon(self, exchange: Exchange) -> None:
+        """Close, since nobody wants the answer any more; unless it is whole, and another request has the connection."""
+        if self.exchange is exchange:
+            self.exchange = None
+            self.close()
 
     def shut_down(self) -> None:
         """Tell the backend of a tunnel that nothing more comes."""
@@ -120,6 +155,7 @@ class BackendConnection(Stream):
     def become_tunnel(self) -> bytes:
         """Read on without a meaning, after 101; return what has come behind the head."""
         self._state = _TUNNEL
+        self._codes_chunks = False
         rest, self._buffer = self._buffer, b""
         return rest
 

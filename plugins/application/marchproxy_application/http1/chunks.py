@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from marchproxy_application.http1.fields import Field, Kind, read_field
 from marchproxy_application.http1.refusals import Refusal, Refused
@@ -100,6 +100,6 @@ def as_chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def last_chunk(trailers: list[Field]) -> bytes:
+def last_chunk(trailers: Sequence[Field]) -> bytes:
     """Write the last chunk and the trailers."""
     return b"0\r\n%b\r\n" % b"".join(field.line for field in trailers) if trailers else LAST_CHUNK

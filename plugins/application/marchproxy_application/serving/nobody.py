@@ -42,7 +42,7 @@ class Nobody:
         self, exchange: Exchange, answer: PreparedAnswer, more: bytes, backend: BackendConnection
     ) -> None:
         """Close the backend's connection: nobody asked for another protocol."""
-        backend.abandon()
+        backend.abandon(exchange)
 
     def answer_body(self, data: bytes) -> None:
         """Send it nowhere."""
