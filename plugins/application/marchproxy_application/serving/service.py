@@ -165,8 +165,9 @@ class HttpService:
         status = exchange.status
         if status:
             counts[first + _CLASSES[status // 100 - 1]] += 1
-        counts[first + DURATIONS + bisect_left(DURATION_BOUNDS_S, took_s)] += 1
-        counts[first + DURATION_SUM_US] += int(took_s * 1e6)
+        if exchange.tunnel is None:  # how long a WebSocket is open says nothing about how fast answers are
+            counts[first + DURATIONS + bisect_left(DURATION_BOUNDS_S, took_s)] += 1
+            counts[first + DURATION_SUM_US] += int(took_s * 1e6)
         self.count_bytes(exchange)
         if exchange.reason is not None:
             carried.drop(exchange.reason)
