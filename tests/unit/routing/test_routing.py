@@ -75,3 +75,11 @@ def test_the_normal_form_is_its_own_and_leaves_no_dots(parts):
     segments = path.partition(b"?")[0].split(b"/")
     assert b"." not in segments
     assert b".." not in segments
+
+
+def test_the_server_as_a_whole_is_for_who_takes_every_path():
+    router = Router(ROUTES)
+    assert [router.find(host, b"*").service for host in (b"example.com", b"www.example.com")] == [
+        "any",
+        "below",
+    ]

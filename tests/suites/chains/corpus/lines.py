@@ -1,0 +1,135 @@
+"""Request lines (RFC 9112, section 3), versions, and the ends of lines (section 2.2)."""
+
+from __future__ import annotations
+
+from tests.suites.chains.corpus.case import AFTER, AFTERWARDS, HOST, Case, Want, refused, request, taken
+
+_BAD_LINES = {
+    "no version": b"GET /t",
+    "method alone": b"GET",
+    "no target": b"GET HTTP/1.1",
+    "no method": b"/t HTTP/1.1",
+    "two spaces before the target": b"GET  /t HTTP/1.1",
+    "two spaces before the version": b"GET /t  HTTP/1.1",
+    "a tab before the target": b"GET\t/t HTTP/1.1",
+    "a tab before the version": b"GET /t\tHTTP/1.1",
+    "a space in front": b" GET /t HTTP/1.1",
+    "a space at the end": b"GET /t HTTP/1.1 ",
+    "a space in the target": b"GET /t u HTTP/1.1",
+    "a second version": b"GET /t HTTP/1.1 HTTP/1.0",
+    "a version in the target": b"GET /t HTTP/1.0 HTTP/1.1",
+    "small letters": b"GET /t http/1.1",
+    "mixed letters": b"GET /t Http/1.1",
+    "two digits": b"GET /t HTTP/1.10",
+    "a leading zero": b"GET /t HTTP/01.1",
+    "no minor": b"GET /t HTTP/1",
+    "comma": b"GET /t HTTP/1,1",
+    "another protocol": b"GET /t HTTPS/1.1",
+    "ICY": b"GET /t ICY/1.1",
+    "no version number": b"GET /t HTTP/",
+    "a sign": b"GET /t HTTP/+1.1",
+    "NUL at the end": b"GET /t HTTP/1.1\x00",
+    "NUL in the method": b"G\x00T /t HTTP/1.1",
+    "NUL in the target": b"GET /\x00 HTTP/1.1",
+    "CR in the line": b"GET /t\rHTTP/1.1",
+    "CR at the end": b"GET /t HTTP/1.1\r",
+    "LF in the line": b"GET /t HTTP/1.1\nX: y",
+    "vertical tab for a space": b"GET\x0b/t HTTP/1.1",
+    "form feed for a space": b"GET /t\x0cHTTP/1.1",
+    "no-break space for a space": b"GET\xa0/t HTTP/1.1",
+    "a method with @": b"G@T /t HTTP/1.1",
+    "a method with a colon": b"GET: /t HTTP/1.1",
+    "a method with a slash": b"GET/x /t HTTP/1.1",
+    "a method with a bracket": b"G[T /t HTTP/1.1",
+    "a method with obs-text": b"G\xcaT /t HTTP/1.1",
+    "a method with DEL": b"GET\x7f /t HTTP/1.1",
+    "a quoted method": b'"GET" /t HTTP/1.1',
+    "a field for a line": b"Host: a.test",
+    "a status line": b"HTTP/1.1 200 OK",
+    "an octet of TLS": b"\x16\x03\x01\x02\x00\x01\x00",
+}
+_BAD_VERSIONS = (b"0.9", b"1.2", b"1.9", b"2.0", b"2.1", b"3.0", b"9.9", b"0.0")
+_METHODS = (
+    b"FOO",
+    b"get",
+    b"Get",
+    b"M-SEARCH",
+    b"!#$%&'*+-.^_`|~",
+    b"1",
+    b"GETGET",
+    b"CONNECTED",
+    b"LINK",
+    b"X" * 300,
+)
+
+CASES: tuple[Case, ...] = (
+    taken("HTTP/1.0", request(b"GET /t HTTP/1.0", HOST), Want()),
+    taken("HTTP/1.0 without a host", request(b"GET /t HTTP/1.0"), Want(host=b"")),
+    taken(
+        "HTTP/1.0 with a body",
+        request(b"POST /t HTTP/1.0", HOST, b"Content-Length: 5", body=b"hello"),
+        Want(method=b"POST", body=b"hello"),
+    ),
+    taken("an empty line in front", b"\r\n" + request(b"GET /t HTTP/1.1", HOST) + AFTER, Want(), AFTERWARDS),
+    taken(
+        "empty lines in front",
+        b"\r\n\r\n\r\n" + request(b"GET /t HTTP/1.1", HOST) + AFTER,
+        Want(),
+        AFTERWARDS,
+    ),
+    taken("empty lines alone", b"\r\n\r\n\r\n\r\n"),
+    taken("nothing", b""),
+    Case("half a line", b"GET /t HTT"),
+    Case("half a head", b"GET /t HTTP/1.1\r\nHost: a.test\r\n"),
+    Case("half an end", b"GET /t HTTP/1.1\r\nHost: a.test\r\n\r"),
+    refused("LF in front", b"\n" + request(b"GET /t HTTP/1.1", HOST)),
+    refused("CR in front", b"\r" + request(b"GET /t HTTP/1.1", HOST)),
+    refused("NUL in front", b"\x00" + request(b"GET /t HTTP/1.1", HOST)),
+    refused("LF LF in front", b"\n\n" + request(b"GET /t HTTP/1.1", HOST)),
+    refused("a byte order mark in front", b"\xef\xbb\xbf" + request(b"GET /t HTTP/1.1", HOST)),
+    refused("LF at all ends", b"GET /t HTTP/1.1\nHost: a.test\n\n"),
+    refused("LF behind the line", b"GET /t HTTP/1.1\nHost: a.test\r\n\r\n"),
+    refused("LF behind the fields", b"GET /t HTTP/1.1\r\nHost: a.test\n\r\n"),
+    refused("LF at the end of the head", b"GET /t HTTP/1.1\r\nHost: a.test\r\n\n"),
+    refused("CR at the end of the head", b"GET /t HTTP/1.1\r\nHost: a.test\r\n\r\r\n"),
+    refused("CR CR LF at all ends", b"GET /t HTTP/1.1\r\r\nHost: a.test\r\r\n\r\r\n"),
+    refused("LF CR at all ends", b"GET /t HTTP/1.1\n\rHost: a.test\n\r\n\r"),
+    refused("HTTP/0.9 in one line", b"GET /t\r\n"),
+    refused("HTTP/0.9 with LF", b"GET /t\n\n"),
+    refused("a line of 40000 bytes", request(b"GET /" + b"t" * 40000 + b" HTTP/1.1", HOST), 431),
+    taken(
+        "a target of 4000 bytes",
+        request(b"GET /" + b"t" * 4000 + b" HTTP/1.1", HOST) + AFTER,
+        Want(b"/" + b"t" * 4000),
+        AFTERWARDS,
+    ),
+    taken(
+        "a target of 20000 bytes",
+        request(b"GET /" + b"t" * 20000 + b" HTTP/1.1", HOST) + AFTER,
+        Want(b"/" + b"t" * 20000),
+        AFTERWARDS,
+    ),
+    refused("CONNECT", request(b"CONNECT a.test:80 HTTP/1.1", HOST), 501),
+    refused("CONNECT to a path", request(b"CONNECT /t HTTP/1.1", HOST), 501),
+    refused("CONNECT in absolute form", request(b"CONNECT http://a.test/ HTTP/1.1", HOST), 501),
+    *(refused(f"line: {name}", request(line, HOST)) for name, line in _BAD_LINES.items()),
+    *(
+        refused(f"HTTP/{version.decode()}", request(b"GET /t HTTP/" + version, HOST), 505)
+        for version in _BAD_VERSIONS
+    ),
+    *(
+        taken(
+            f"method: {method[:20].decode()}",
+            request(method + b" /t HTTP/1.1", HOST) + AFTER,
+            Want(method=method),
+            AFTERWARDS,
+        )
+        for method in _METHODS
+    ),
+    taken(
+        "TRACE",
+        request(b"TRACE /t HTTP/1.1", HOST, b"Max-Forwards: 0") + AFTER,
+        Want(method=b"TRACE"),
+        AFTERWARDS,
+    ),
+)
