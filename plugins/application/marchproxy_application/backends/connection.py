@@ -178,6 +178,7 @@ class BackendConnection(Stream):
         self.loop.expire_at(self, None)
         exchange = self.exchange
         self.exchange = None
+        self.pool.connected(exchange)
         if exchange is None:
             self._state = _IDLE
             self.pool.give_back(self)
@@ -240,6 +241,7 @@ class BackendConnection(Stream):
         """End at once, since the backend is flushed."""
         exchange, self.exchange = self.exchange, None
         connecting = self._state is _CONNECTING
+        self.pool.connected(exchange)
         self.close(reset=True)
         if exchange is not None:
             exchange.backend_failed(DropReason.FLUSHED, "backend flushed", sent=not connecting)
@@ -397,6 +399,7 @@ class BackendConnection(Stream):
         """End before there was an answer."""
         exchange, self.exchange = self.exchange, None
         fresh = self.requests <= 1
+        self.pool.connected(exchange)
         self.close(reset=True)
         if exchange is not None:
             exchange.backend_failed(reason, error, sent=sent, was_used=not fresh, answered=by_answer)

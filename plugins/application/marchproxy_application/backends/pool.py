@@ -49,6 +49,8 @@ class Pool:
         self._address = (str(endpoint.ip), endpoint.port)
         self._idle: deque[BackendConnection] = deque()
         self._waiting: deque[Exchange] = deque()
+        self._connecting: dict[Exchange, BackendConnection] = {}
+        """Who waits for a connection that is being made for him."""
         self._all: set[BackendConnection] = set()
         self.is_closed = False
         """Whether connections that come back are closed: the backend is gone, or flushed."""
@@ -101,6 +103,13 @@ class Pool:
         """Forget a request that waits no more."""
         if self._waiting and exchange in self._waiting:
             self._waiting.remove(exchange)
+        if self._connecting and (connection := self._connecting.pop(exchange, None)) is not None:
+            connection.exchange = None
+
+    def connected(self, exchange: Exchange | None) -> None:
+        """Take note that what was connecting for a request is connected, or has failed."""
+        if exchange is not None:
+            self._connecting.pop(exchange, None)
 
     def look(self, now_s: float) -> None:
         """Close what has been idle for too long."""
@@ -146,6 +155,7 @@ class Pool:
             error = failure.errno or errno.EIO
         if not error or error == errno.EINPROGRESS:
             self._all.add(connection)
+            self._connecting[exchange] = connection
             connection.start()
             return
         sock.close()
