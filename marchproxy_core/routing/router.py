@@ -11,6 +11,9 @@ from typing import final
 
 import attrs
 
+_MOST_KNOWN = 1024
+"""Hosts whose routes are remembered."""
+
 
 @attrs.frozen(kw_only=True)
 class Route:
@@ -41,6 +44,7 @@ class Router:
     def __init__(self, routes: Iterable[Route]) -> None:
         """Sort the routes: those of one host by the lengths of their paths, the longest first."""
         self._by_host: dict[bytes, list[Route]] = {}
+        self._known: dict[bytes, tuple[Route, ...]] = {}
         for route in routes:
             self._by_host.setdefault(route.host, []).append(route)
         for found in self._by_host.values():
@@ -54,12 +58,20 @@ class Router:
             path: In normal form; may have a query. The server as a whole, ``*``, is for who takes every path.
         """
         bare = b"/" if path == b"*" else path.partition(b"?")[0]
-        return next((route for route in self.candidates(host) if route.takes_path(bare)), None)
+        for route in self.candidates(host):
+            if route.takes_path(bare):
+                return route
+        return None
 
-    def candidates(self, host: bytes) -> Iterator[Route]:
-        """Yield all routes for a host, the one that is asked first first."""
-        for name in _names(host):
-            yield from self._by_host.get(name, ())
+    def candidates(self, host: bytes) -> tuple[Route, ...]:
+        """Return all routes for a host, the one that is asked first first."""
+        known = self._known.get(host)
+        if known is None:
+            known = tuple(route for name in _names(host) for route in self._by_host.get(name, ()))
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[host] = known
+        return known
 
 
 def _names(host: bytes) -> Iterator[bytes]:

@@ -136,17 +136,26 @@ def tokens_of(value: bytes) -> list[bytes]:
 
 def _judged(line: bytes) -> Field:
     name, colon, rest = line.partition(b":")
-    if b"\n" in line or b"\r" in line:
-        raise Refused(Refusal.BAD_LINE_END)
-    if line[:1] in (b" ", b"\t"):
-        raise Refused(Refusal.FOLDED_FIELD)
-    if not colon or not is_token(name):
-        raise Refused(Refusal.BAD_FIELD_NAME)
+    known = _known_name(name)
     value = rest.strip(b" \t")
-    if value.translate(None, _VALUE):
-        raise Refused(Refusal.BAD_FIELD_VALUE)
+    if known is None or not colon or value.translate(None, _VALUE):
+        raise Refused(_why(line, is_name=known is not None and bool(colon)))
+    return Field(known[0], value, known[1], b"%b: %b\r\n" % (name, value))
+
+
+def _why(line: bytes, *, is_name: bool) -> Refusal:
+    if b"\n" in line or b"\r" in line:
+        return Refusal.BAD_LINE_END
+    if line[:1] in (b" ", b"\t"):
+        return Refusal.FOLDED_FIELD
+    return Refusal.BAD_FIELD_VALUE if is_name else Refusal.BAD_FIELD_NAME
+
+
+@lru_cache(MOST_REMEMBERED)
+def _known_name(name: bytes) -> tuple[bytes, int] | None:
+    """Return a name in small letters, and what it is to us; None for what is no token."""
     lower = name.lower()
-    return Field(lower, value, kind_of(lower), b"%b: %b\r\n" % (name, value))
+    return (lower, kind_of(lower)) if is_token(name) else None
 
 
 _known = lru_cache(MOST_REMEMBERED)(_judged)

@@ -8,6 +8,7 @@ and written again. What is of one request alone is added to it: where it came fr
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
 
 import attrs
@@ -192,7 +193,7 @@ def prepare_answer(head: ResponseHead, rules: HeaderRules, *, keeps_length: bool
 
 
 def _log_part(head: RequestHead, path: bytes) -> str:
-    return f'"method": {quoted(head.method)}, "host": {quoted(head.host)}, "path": {quoted(path)}'
+    return f'"method": {_quoted(head.method)}, "host": {_quoted(head.host)}, "path": {quoted(path)}'
 
 
 def quoted(text: bytes) -> str:
@@ -200,6 +201,9 @@ def quoted(text: bytes) -> str:
     if len(text) > _LONGEST_LOGGED:
         text = text[:_LONGEST_LOGGED] + b"..."
     return json.dumps(text.decode("latin-1")).replace("\x7f", "\\u007f")
+
+
+_quoted = lru_cache(_MOST_REMEMBERED)(quoted)
 
 
 def _stripped(path: bytes, prefix: bytes) -> bytes:
