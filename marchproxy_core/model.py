@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
@@ -16,6 +16,7 @@ import attrs
 from marchproxy_core.config import Settings
 from marchproxy_core.door import Rule
 from marchproxy_core.host import HostFacts
+from marchproxy_core.questions import Purge, Purged, Recall, Recalled
 from marchproxy_core.services import Backend, Endpoint, Service
 
 if TYPE_CHECKING:
@@ -268,6 +269,11 @@ class Attachment:
     outlives: bool = False
     """Whether it can go on without the daemon: what it has in the kernel forwards by itself, and its detaching leaves
     it there when ``AttachContext.stays`` says so."""
+    recall: Callable[[Recall], Awaitable[Recalled]] | None = None
+    """Says what became of a request that is over; None: the tier remembers none. This and the next are called in the
+    trio thread, with a deadline of 2 s."""
+    purge: Callable[[Purge], Awaitable[Purged]] | None = None
+    """Forgets what is cached; None: the tier has no cache."""
 
 
 @attrs.frozen(kw_only=True)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from http import HTTPStatus
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, TypeVar, final
 
 import attrs
 import structlog
@@ -23,7 +23,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from marchproxy_core.admin import answers
+from marchproxy_core.admin import answers, requests
 from marchproxy_core.admin.guard import Guard
 from marchproxy_core.admin.schema import dump, read_request, schema
 from marchproxy_core.admin.view import EngineView
@@ -31,6 +31,7 @@ from marchproxy_core.config.problems import quote
 from marchproxy_core.door import WANT, DoorChange, NotAPrefix, read_prefix
 from marchproxy_core.errors import ConfigError, MarchProxyError
 from marchproxy_core.metrics import MetricsPage, exposition
+from marchproxy_core.questions import Recall
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
@@ -42,7 +43,13 @@ log = structlog.get_logger()
 MAX_BODY_BYTES = 65536
 BODY_TIMEOUT_S = 10.0
 MOST_LASTS_S = 365 * 86400.0
+_LONGEST_ID = 64
+_NOT_REMEMBERED = (
+    "no worker remembers a request of this id: it is not over yet, it is older than the last 4096 of its worker, its "
+    "worker is gone, or there never was one"
+)
 Endpoint = Callable[[Request], Awaitable[Response]]
+T = TypeVar("T")
 
 
 def make_app(view: EngineView, settings: Settings) -> ASGIApp:
@@ -58,6 +65,8 @@ def make_app(view: EngineView, settings: Settings) -> ASGIApp:
             _get("/healthz", endpoints.healthz),
             _get("/readyz", endpoints.readyz),
             Route("/admin/door", endpoints.door, methods=["GET", "POST"]),
+            _get("/admin/requests/{id}", endpoints.request),
+            _post("/admin/cache/purge", endpoints.purge),
             _post("/admin/reload", endpoints.reload),
             _post("/admin/drain", endpoints.drain),
         ],
@@ -112,6 +121,28 @@ class _Endpoints:
             self._view.change_door(_door_change(await _read_body(request)))
         return _answer(answers.door(self._view, trio.current_time()))
 
+    async def request(self, request: Request) -> Response:
+        recalled = await self._view.recall(Recall(request_id=request.path_params["id"][:_LONGEST_ID]))
+        if recalled is None:
+            return problem(404, "no tier that runs remembers requests")
+        if recalled.found is not None:
+            return _answer(requests.request_answer(recalled.found, self._view.config))
+        if recalled.silent:
+            return problem(
+                503, f"{recalled.silent} workers did not answer, the others do not know it: ask again"
+            )
+        return problem(404, _NOT_REMEMBERED)
+
+    async def purge(self, request: Request) -> Response:
+        asked = _read_request(await _read_body(request), requests.PurgeRequest)
+        try:
+            purge = requests.purge_of(asked, self._view.config)
+        except ValueError as error:
+            raise HTTPException(422, str(error)) from None
+        purged = await self._view.purge(purge)
+        log.info("cache.purged", service=purge.service, forgotten=purged.forgotten, silent=purged.silent)
+        return _answer(requests.purge_answer(purge.service, purged))
+
     async def reload(self, request: Request) -> Response:
         await _read_body(request)
         return _answer(await self._view.reload())
@@ -165,16 +196,25 @@ async def _read_body(request: Request) -> bytes:
     return body
 
 
+def _read_request(body: bytes, want: type[T]) -> T:
+    """Read a body.
+
+    Raises:
+        HTTPException: 400: it is not such a one.
+    """
+    try:
+        return read_request(body, want)
+    except ValueError as error:
+        raise HTTPException(400, str(error)) from None
+
+
 def _door_change(body: bytes) -> DoorChange:
     """Read what is asked of the front door.
 
     Raises:
         HTTPException: 400: it is not such a body; 422: its prefix is none.
     """
-    try:
-        asked = read_request(body, answers.DoorRequest)
-    except ValueError as error:
-        raise HTTPException(400, str(error)) from None
+    asked = _read_request(body, answers.DoorRequest)
     if asked.lasts_s is not None and not 0 < asked.lasts_s <= MOST_LASTS_S:
         raise HTTPException(
             422, f"lasts_s: got {asked.lasts_s:g}, want seconds above 0, at most {MOST_LASTS_S:g}"

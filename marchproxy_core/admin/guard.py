@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]/@]+)(?::[0-9]{1,5})?")
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """What load balancers ask, which have no token. Strangers learn the version, and names of services without a tier."""
+PRIVATE_PATHS = "/admin/requests/"
+"""What clients asked for: whoever reads it needs the token where there is one."""
 
 
 @attrs.frozen(kw_only=True)
@@ -70,7 +72,7 @@ class Guard:
                 status=421, detail="the Host header is not this address: use 127.0.0.1, [::1] or localhost"
             )
         if method in ("GET", "HEAD"):
-            if self.open_to_network and path not in OPEN_PATHS:
+            if path.startswith(PRIVATE_PATHS) or (self.open_to_network and path not in OPEN_PATHS):
                 return self._check_token(headers.get("authorization", ""))
             return None
         origin = headers.get("origin")

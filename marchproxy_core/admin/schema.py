@@ -16,7 +16,7 @@ import attrs
 from cattrs import Converter, transform_error
 from cattrs.errors import BaseValidationError
 
-from marchproxy_core.admin import answers
+from marchproxy_core.admin import answers, requests
 
 T = TypeVar("T")
 Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
@@ -36,6 +36,8 @@ ANSWERS: Mapping[str, Mapping[str, type]] = {
     "GET /admin/backends/health": {"200": answers.BackendsAnswer},
     "GET /admin/door": {"200": answers.DoorAnswer},
     "POST /admin/door": {"200": answers.DoorAnswer},
+    "GET /admin/requests/{id}": {"200": requests.RequestAnswer},
+    "POST /admin/cache/purge": {"200": requests.PurgeAnswer},
     "POST /admin/reload": {"200": answers.ReloadAnswer},
     "POST /admin/drain": {"202": answers.DrainAnswer},
     "GET /healthz": {"200": answers.HealthzAnswer},
@@ -44,7 +46,10 @@ ANSWERS: Mapping[str, Mapping[str, type]] = {
 """Every JSON answer by endpoint and status; all other statuses are a :class:`~answers.Problem`."""
 
 
-REQUESTS: Mapping[str, type[attrs.AttrsInstance]] = {"POST /admin/door": answers.DoorRequest}
+REQUESTS: Mapping[str, type[attrs.AttrsInstance]] = {
+    "POST /admin/door": answers.DoorRequest,
+    "POST /admin/cache/purge": requests.PurgeRequest,
+}
 """Every JSON body by endpoint."""
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from marchproxy_core.door import DoorChange, KnownRule
     from marchproxy_core.model import Plan, TierStats
     from marchproxy_core.plugins import PluginRow
+    from marchproxy_core.questions import Purge, Purged, Recall, Recalled
 
 
 @attrs.frozen(kw_only=True)
@@ -102,6 +103,14 @@ class EngineView(Protocol):
         Raises:
             DoorError: It cannot be; nothing was changed.
         """
+        ...
+
+    async def recall(self, question: Recall) -> Recalled | None:
+        """Ask the tiers what became of a request; None where none that runs remembers any. Takes 2 s at most."""
+        ...
+
+    async def purge(self, question: Purge) -> Purged:
+        """Have the tiers forget what is cached. Takes 2 s at most."""
         ...
 
     def drain(self) -> None:

@@ -11,7 +11,7 @@ import trio
 
 from marchproxy_core.engine.supervisor import Supervisor
 from marchproxy_core.metrics import CounterHistory
-from marchproxy_core.model import AttachContext, ServiceTable, TierStats
+from marchproxy_core.model import AttachContext, Attachment, ServiceTable, TierStats
 
 log = structlog.get_logger()
 
@@ -103,6 +103,11 @@ class Crew:
         async with trio.open_nursery() as nursery:
             for supervisor in self:
                 nursery.start_soon(supervisor.refresh)
+
+    def attachments(self) -> list[Attachment]:
+        """Return what is attached now."""
+        lives = [supervisor.life for supervisor in self]
+        return [life.attachment for life in lives if life is not None and life.attachment is not None]
 
     def going_on_alone(self) -> set[str]:
         """Return the tiers that go on when the daemon ends."""

@@ -35,6 +35,7 @@ from marchproxy_core.table import Table
 if TYPE_CHECKING:
     from marchproxy_core.door import DoorChange, KnownRule
     from marchproxy_core.model import BackendObservation, Plan, TierStats
+    from marchproxy_core.questions import Purge, Purged, Recall, Recalled
 
 log = structlog.get_logger()
 
@@ -120,6 +121,14 @@ class Daemon:
             DoorError: It cannot be; nothing was changed.
         """
         self.engine.change_door(change)
+
+    async def recall(self, question: Recall) -> Recalled | None:
+        """Ask the tiers what became of a request."""
+        return await self.engine.recall(question)
+
+    async def purge(self, question: Purge) -> Purged:
+        """Have the tiers forget what is cached."""
+        return await self.engine.purge(question)
 
     def drain(self) -> None:
         """Take nothing new and end when connections have ended, or after ``DRAIN_TIMEOUT``."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import attrs
 import structlog
@@ -24,6 +24,7 @@ from marchproxy_core.engine.crew import Crew
 from marchproxy_core.engine.door import FrontDoor
 from marchproxy_core.engine.netwatch import watch_interfaces
 from marchproxy_core.engine.pauses import Pauses
+from marchproxy_core.engine.questioning import purge, recall
 from marchproxy_core.engine.supervisor import Supervisor
 from marchproxy_core.engine.watchdog import Watchdog
 from marchproxy_core.errors import DoorError, ListenError
@@ -41,6 +42,9 @@ from marchproxy_core.model import (
 from marchproxy_core.planner import TierFacts, check_start, make_plan
 from marchproxy_core.plugins import Tiers
 from marchproxy_core.services import Service
+
+if TYPE_CHECKING:
+    from marchproxy_core.questions import Purge, Purged, Recall, Recalled
 
 log = structlog.get_logger()
 
@@ -214,6 +218,14 @@ class Engine:
     async def refresh_stats(self) -> None:
         """Read every tier's counters anew."""
         await self._crew.refresh_stats()
+
+    async def recall(self, question: Recall) -> Recalled | None:
+        """Ask the tiers what became of a request; None where none that is attached remembers any."""
+        return await recall(self._crew.attachments(), question)
+
+    async def purge(self, question: Purge) -> Purged:
+        """Have the tiers forget what is cached."""
+        return await purge(self._crew.attachments(), question)
 
     async def _start(self, nursery: trio.Nursery) -> None:
         await nursery.start(watch_interfaces, self._crew.lose_interface)

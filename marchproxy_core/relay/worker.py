@@ -18,12 +18,13 @@ from marchproxy_core.relay.tcp.service import TcpService
 from marchproxy_core.relay.udp.service import DATAGRAM_BYTES, UdpService
 from marchproxy_core.services import Protocol as Transport
 from marchproxy_core.workers.ledger import ALL_OPENED
-from marchproxy_core.workers.messages import Doors, Flush, Lend, Retire, Work
+from marchproxy_core.workers.messages import Ask, Doors, Flush, Lend, Retire, Work
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from marchproxy_core.config import Settings
+    from marchproxy_core.questions import Question
     from marchproxy_core.services import Endpoint, Service
     from marchproxy_core.workers.child import Worker
     from marchproxy_core.workers.messages import ServiceWork
@@ -131,6 +132,8 @@ class Relay:
                     self._flush(services)
                 case Retire():
                     self._retire()
+                case Ask(ticket=ticket, question=question):
+                    self.worker.answer(ticket, self.asked(question))
 
     def _apply(self, work: Work) -> None:
         # The same object while nothing changed: services look at that to keep their limits' memory.
@@ -195,6 +198,11 @@ class Relay:
     def is_same_kind(self, before: Service, after: Service) -> bool:
         """Whether what :meth:`make` made for a service can go on with it as it is after a reload."""
         return before.protocol is after.protocol
+
+    def asked(self, question: Question) -> object:
+        """Answer what the control process asks, with what JSON can have: None, where nothing is known."""
+        del question
+        return None
 
     def look(self) -> None:
         """Called four times a second; for what a tier has to look at."""

@@ -58,6 +58,16 @@ class Worker:
         """Tell what happened with a backend; no error means that it works."""
         self.channel.report({"service": service, "backend": str(backend), "error": error})
 
+    def answer(self, ticket: int, answer: object) -> None:
+        """Answer a question.
+
+        Args:
+            ticket: Of the question.
+            answer: What JSON can have; 32 KiB of it at most.
+        """
+        # One that the channel does not take now is lost: whoever asked is told that this worker was silent.
+        self.channel.report({"ticket": ticket, "answer": answer})
+
     def configure(self, settings: Settings) -> None:
         """Apply the settings that are the whole process's: log level, and the garbage collector's threshold."""
         logs.configure(

@@ -12,6 +12,7 @@ import attrs
 from marchproxy_core.config import Settings
 from marchproxy_core.door import Rule
 from marchproxy_core.model import BackendView, Role
+from marchproxy_core.questions import Question
 from marchproxy_core.services import Endpoint, Service
 from marchproxy_core.workers.cells import ServiceCells
 
@@ -65,4 +66,12 @@ class Retire:
     """Take nothing new, and end when the last connection has ended, or after the drain timeout."""
 
 
-Message = Lend | Work | Doors | Flush | Retire
+@attrs.frozen(kw_only=True)
+class Ask:
+    """A question, to be answered at once by a report with the same ticket."""
+
+    ticket: int
+    question: Question
+
+
+Message = Lend | Work | Doors | Flush | Retire | Ask

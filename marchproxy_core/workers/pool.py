@@ -18,8 +18,10 @@ import trio
 
 from marchproxy_core.errors import TierFault
 from marchproxy_core.model import BackendObservation, TierStats
+from marchproxy_core.questions import Purged, Recalled
 from marchproxy_core.services import Endpoint
 from marchproxy_core.table import Table
+from marchproxy_core.workers.asking import Questions
 from marchproxy_core.workers.cells import CellBook
 from marchproxy_core.workers.counting import beat, clear, forget_active, service_stats
 from marchproxy_core.workers.ledger import Ledger
@@ -29,6 +31,7 @@ from marchproxy_core.workers.watching import watch_hearts, watch_memory
 
 if TYPE_CHECKING:
     from marchproxy_core.model import AttachContext, ServiceTable
+    from marchproxy_core.questions import Purge, Recall
     from marchproxy_core.workers.channel import Report
 
 log = structlog.get_logger()
@@ -80,6 +83,7 @@ class WorkerPool:
         self._region_given_back = trio.Event()
         self._book = CellBook()
         self._lives: list[Life] = []
+        self._questions = Questions()
         self._orders: Table[Order | None] = Table(None)
 
     async def run(
@@ -101,6 +105,18 @@ class WorkerPool:
         return TierStats(
             services={name: service_stats(self._ledger, cells) for name, cells in [*self._book.given.items()]}
         )
+
+    async def recall(self, question: Recall) -> Recalled:
+        """Ask all workers, those that retire too, what became of a request."""
+        answers = await self._questions.ask(self._living(), question)
+        found = next((answer for answer in answers.given if isinstance(answer, dict)), None)
+        return Recalled(found=found, silent=answers.silent)
+
+    async def purge(self, question: Purge) -> Purged:
+        """Have all workers, those that retire too, forget responses."""
+        answers = await self._questions.ask(self._living(), question)
+        counts = [answer for answer in answers.given if type(answer) is int and answer > 0]
+        return Purged(forgotten=sum(counts), silent=answers.silent)
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -222,6 +238,7 @@ class WorkerPool:
         finally:
             if ready:
                 self._lives.remove(life)
+            self._questions.gone(worker)
             life.up_to_date.set()
             life.spent.set()
 
@@ -232,6 +249,8 @@ class WorkerPool:
                 life.up_to_date.set()
                 oldest = min(one.worker.applied for one in self._lives)
                 self._book.reclaim(oldest, partial(clear, self._ledger))
+            case {"ticket": int(ticket), "answer": answer}:
+                self._questions.hear(life.worker, ticket, answer)
             case {"successor": True}:
                 life.spent.set()
             case {"service": str(service), "backend": str(backend), "error": str(error)}:

@@ -57,6 +57,7 @@ class WorkerProcess:
     _lent: dict[socket.socket, int] = attrs.field(factory=dict, init=False)
     _numbers: int = attrs.field(default=0, init=False)
     _doors: tuple[Rule, ...] = attrs.field(default=(), init=False)
+    _sending: trio.Lock = attrs.field(factory=trio.Lock, init=False)
 
     @property
     def pid(self) -> int:
@@ -83,7 +84,9 @@ class WorkerProcess:
             numbers = []
             for listener in assignment.listeners:
                 for sock in listener.sockets[self.index :: count]:
-                    number = lent.get(sock) or self._lent.get(sock) or await self._lend(listener.endpoint, sock)
+                    number = (
+                        lent.get(sock) or self._lent.get(sock) or await self._lend(listener.endpoint, sock)
+                    )
                     if number:
                         lent[sock] = number
                         numbers.append(number)
@@ -116,7 +119,7 @@ class WorkerProcess:
             await self.send(Flush(services=services))
 
     async def send(self, message: Message, descriptor: int | None = None) -> None:
-        """Send one message.
+        """Send one message; of several at once, one after the other.
 
         Raises:
             OSError: The worker is dead.
@@ -124,10 +127,13 @@ class WorkerProcess:
         rest = memoryview(frame(pickle.dumps(message)))
         rights = [] if descriptor is None else [array.array("i", [descriptor])]
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, right) for right in rights]
-        sent = await self.channel.sendmsg([rest], ancillary)
-        while sent < len(rest):
-            rest = rest[sent:]
-            sent = await self.channel.send(rest)
+        async with self._sending:
+            sent = await self.channel.sendmsg([rest], ancillary)
+            # Half a message would spoil all that follow.
+            with trio.CancelScope(shield=True):
+                while sent < len(rest):
+                    rest = rest[sent:]
+                    sent = await self.channel.send(rest)
 
     async def listen(self, hear: Callable[[Report], None]) -> None:
         """Call ``hear`` with what the worker says, until it is dead or says something that makes no sense."""

@@ -30,10 +30,12 @@ from marchproxy_core.model import (
     TierStats,
 )
 from marchproxy_core.plugins import PluginRow
-from marchproxy_core.services import Auth, AuthType, Backend, Endpoint, Http, Protocol, Service
+from marchproxy_core.questions import Purge, Purged, Recalled
+from marchproxy_core.services import Auth, AuthType, Backend, Cache, Endpoint, Http, Protocol, Service
 
 if TYPE_CHECKING:
     from marchproxy_core.door import DoorChange, KnownRule
+    from marchproxy_core.questions import Recall
 
 LOOPBACK = Endpoint.parse("127.0.0.1:1")
 ANY_PORT = attrs.evolve(LOOPBACK, port=0)
@@ -58,6 +60,7 @@ LOCKED = Service(
     listen=(Endpoint.parse("0.0.0.0:8443"),),
     backends=(Backend(endpoint=Endpoint.parse("10.0.0.4:80")),),
     auth=Auth(type=AuthType.JWT),
+    cache=Cache(),
     http=Http(),
 )
 
@@ -99,6 +102,33 @@ PLAN = Plan(
 )
 
 
+KEPT: dict[str, object] = {
+    "timestamp": "2026-01-02T03:04:05.678901Z",
+    "level": "info",
+    "event": "request.answered",
+    "process": "application.0",
+    "id": "0123456789ab00000001",
+    "service": "locked",
+    "client": "192.0.2.7",
+    "method": "GET",
+    "host": "example.com",
+    "path": "/a?b=\x1b[2J",
+    "route": "example.com/",
+    "version": "1.1",
+    "status": 502,
+    "origin": "proxy",
+    "backend": None,
+    "bytes_in": 0,
+    "bytes_out": 42,
+    "duration_ms": 12.345,
+    "reason": "backend_reset",
+    "attempts": [{"backend": "10.0.0.4:80", "ms": 11.5, "error": "reset"}],
+    "cache": "miss",
+    "subject": "alice",
+}
+"""A request as a worker remembers it."""
+
+
 @attrs.define(eq=False, slots=False)
 class FakeEngine:
     """What the engine is to the admin API."""
@@ -115,6 +145,11 @@ class FakeEngine:
     on_reload: Callable[[], ReloadResult] = ReloadResult
     reloads: int = 0
     drained: trio.Event = attrs.field(factory=trio.Event)
+    requests: dict[str, dict[str, object]] | None = attrs.field(factory=lambda: {KEPT["id"]: KEPT})
+    """What workers remember, by id; None: no tier does."""
+    silent: int = 0
+    """Workers that say nothing."""
+    purges: list[Purge] = attrs.field(factory=list)
     _front_door: FrontDoor | None = None
 
     @property
@@ -154,6 +189,17 @@ class FakeEngine:
 
     def change_door(self, change: DoorChange) -> None:
         self.front_door.change(change, trio.current_time())
+
+    async def recall(self, question: Recall) -> Recalled | None:
+        await trio.lowlevel.checkpoint()
+        if self.requests is None:
+            return None
+        return Recalled(found=self.requests.get(question.request_id), silent=self.silent)
+
+    async def purge(self, question: Purge) -> Purged:
+        await trio.lowlevel.checkpoint()
+        self.purges.append(question)
+        return Purged(forgotten=3, silent=self.silent)
 
     def drain(self) -> None:
         self.drained.set()

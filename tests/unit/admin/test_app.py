@@ -39,7 +39,8 @@ def state_of(engine):
 async def test_schema_is_itself_a_valid_schema(client):
     document = (await client.get("/admin/schema")).json()
     jsonschema.Draft202012Validator.check_schema(document)
-    reading, acting = (*GETS, "/admin/door"), (*POSTS, "/admin/door")
+    reading = (*GETS, "/admin/door", "/admin/requests/{id}")
+    acting = (*POSTS, "/admin/door", "/admin/cache/purge")
     assert set(document["endpoints"]) == {f"GET {path}" for path in reading} | {
         f"POST {path}" for path in acting
     }
@@ -86,7 +87,7 @@ async def test_classification_says_path_chain_decision_and_traffic(client):
     assert web["decision"]["candidates"][0]["reason"] == "refused: need CAP_BPF, have none"
     assert web["traffic"][0]["connections_opened"] == 12
     assert (locked["path"], locked["chosen"]) == ("slow", None)
-    assert locked["slow_path_reasons"] == ["auth_type is jwt"]
+    assert locked["slow_path_reasons"] == ["auth_type is jwt", "cache_enabled"]
 
 
 async def test_traffic_says_of_http_services_what_became_of_their_requests(engine, client, some_requests):

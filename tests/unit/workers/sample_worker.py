@@ -7,9 +7,10 @@ import select
 import socket
 import time
 
+from marchproxy_core.questions import Purge, Recall
 from marchproxy_core.services import Endpoint
 from marchproxy_core.workers.ledger import ACTIVE, ALL_ACTIVE, OPENED
-from marchproxy_core.workers.messages import Lend, Retire, Work
+from marchproxy_core.workers.messages import Ask, Lend, Retire, Work
 
 
 def main(worker):
@@ -33,10 +34,31 @@ def main(worker):
                             lent.pop(number).close()
                         cells = {one.service.name: one.cells for one in message.services}
                         worker.applied(message.version)
+                    elif isinstance(message, Ask):
+                        answer(worker, message)
                     elif isinstance(message, Retire):
                         return
             else:
                 obey(worker, sock, cells)
+
+
+def answer(worker, asked):
+    match asked.question:
+        case Recall(request_id="mute"):
+            return
+        case Recall(request_id="die"):
+            os.abort()
+        case Recall(request_id="twice"):
+            worker.answer(asked.ticket, {"pid": os.getpid()})
+            worker.answer(asked.ticket, {"pid": 0})
+        case Recall(request_id=text) if text == str(worker.index):
+            worker.answer(asked.ticket, {"pid": os.getpid()})
+        case Purge(service="web"):
+            worker.answer(asked.ticket, 2 + worker.index)
+        case Purge():
+            worker.answer(asked.ticket, "many")
+        case _:
+            worker.answer(asked.ticket, None)
 
 
 def obey(worker, listening, cells):

@@ -17,10 +17,11 @@ from marchproxy_core.errors import TierFault
 from marchproxy_core.host import gather_host_facts
 from marchproxy_core.listeners import ListenerSet
 from marchproxy_core.model import Assignment, AttachContext, BackendView, Role, ServiceTable
+from marchproxy_core.questions import Purge, Purged, Recall, Recalled
 from marchproxy_core.services import Backend, Endpoint, Service
 from marchproxy_core.table import Table
 from marchproxy_core.testing import ResourceCensus, assert_nothing_leaked, until
-from marchproxy_core.workers import open_worker_pool, watching
+from marchproxy_core.workers import asking, open_worker_pool, watching
 from marchproxy_core.workers import pool as pool_module
 
 ENTRY = "sample_worker"
@@ -194,3 +195,31 @@ async def test_above_the_memory_limit_workers_are_told(monkeypatch):
         await until(lambda: full[3] == 1)
         used = 1 << 20
         await until(lambda: full[3] == 0)
+
+
+async def test_all_workers_are_asked_and_the_one_that_knows_answers():
+    async with running(workers=2) as rig:
+        for index in (0, 1):
+            recalled = await rig.pool.recall(Recall(request_id=str(index)))
+            assert recalled == Recalled(found={"pid": rig.pool.pids[index]})
+        assert await rig.pool.recall(Recall(request_id="nobody's")) == Recalled(found=None)
+        assert await rig.pool.purge(Purge(service="web")) == Purged(forgotten=5)
+
+
+async def test_a_worker_that_answers_twice_or_with_no_number_is_taken_for_one():
+    async with running() as rig:
+        assert await rig.pool.recall(Recall(request_id="twice")) == Recalled(found={"pid": rig.pool.pids[0]})
+        assert await rig.pool.purge(Purge(service="other")) == Purged(forgotten=0)
+
+
+async def test_who_does_not_answer_in_time_is_told_to_be_silent(monkeypatch):
+    monkeypatch.setattr(asking, "ANSWER_DEADLINE_S", 0.1)
+    async with running(workers=2) as rig:
+        assert await rig.pool.recall(Recall(request_id="mute")) == Recalled(found=None, silent=2)
+
+
+async def test_nobody_waits_for_a_worker_that_dies_of_the_question(monkeypatch):
+    monkeypatch.setattr(asking, "ANSWER_DEADLINE_S", 60.0)
+    async with running() as rig:
+        with trio.fail_after(20):
+            assert await rig.pool.recall(Recall(request_id="die")) == Recalled(found=None)
