@@ -6,6 +6,7 @@ short, ``writable`` until a write does (epoll(7), questions 9 and 10).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -13,9 +14,11 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from marchproxy_application.tls.streams import Secured, recv_raw, shut_down_raw, wrapped
 from marchproxy_core.relay.accepting import RESET_ON_CLOSE
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
     from socket import SocketType
 
@@ -52,6 +55,7 @@ class Stream:
         "is_secure",
         "loop",
         "readable",
+        "secured",
         "sock",
         "taken",
         "unsent",
@@ -66,6 +70,7 @@ class Stream:
         self.sock = sock
         self.fd = sock.fileno()
         self.is_secure = False
+        self.secured: Secured | None = None
         self._recv: Callable[[int], bytes] = sock.recv
         self._send: Callable[[bytes | memoryview], int] = sock.send
         self._chunk = CHUNK_BYTES
@@ -157,6 +162,56 @@ class Stream:
             self.taken = 0
             self.unsent_since_s = self.waits_since_s = self.loop.now_s
 
+    def secure(
+        self,
+        context: ssl.SSLContext,
+        *,
+        server_name: str | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> Secured:
+        """Speak TLS from here on; the handshake is for the caller to go through. Arguments as for :func:`wrapped`.
+
+        Raises:
+            OSError: The peer is gone; the stream is to be closed, as after the next one.
+            ValueError: The name cannot be one.
+        """
+        try:
+            secured = wrapped(self.sock, context, server_name=server_name, session=session)
+        except OSError:
+            if self.sock.fileno() < 0:
+                with contextlib.suppress(OSError):  # closed already, which took it out of epoll
+                    self.loop.forget(self.fd)
+            raise
+        self.secured = secured
+        self.sock = secured.sock
+        self._recv, self._send = secured.recv, secured.send
+        self.is_secure = True
+        return secured
+
+    def adopt(self, before: Stream) -> None:
+        """Go on with another stream's socket, which that one forgets; nothing waits in it."""
+        self.is_secure, self.secured = before.is_secure, before.secured
+        self._recv, self._send = before._recv, before._send
+        self.readable, self.writable, self.gone = before.readable, before.writable, before.gone
+        before.closed = True
+        self.loop.expire_at(before, None)
+
+    def end_writing(self) -> None:
+        """Tell the peer that nothing more comes; nothing may wait.
+
+        Raises:
+            OSError: It is gone.
+        """
+        if self.secured is not None:
+            self.secured.say_end()
+        shut_down_raw(self.sock)
+
+    def read_to_forget(self) -> None:
+        """Read without a look at TLS from here on: what comes is thrown away."""
+        if self.secured is not None:
+            sock = self.sock
+            self._recv = lambda size: recv_raw(sock, size)
+
     @property
     def is_full(self) -> bool:
         """Whether so much waits that whoever has more should stop."""
@@ -169,8 +224,12 @@ class Stream:
         self.closed = True
         self.readable = self.writable = False
         self.loop.expire_at(self, None)
+        if self.sock.fileno() < 0:
+            return  # TLS has closed it
         if reset:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        elif self.secured is not None and not self.unsent:
+            self.secured.say_end()
         self.loop.close_socket(self.sock, is_copy=False)
         self._waiting.clear()
         self.unsent = 0

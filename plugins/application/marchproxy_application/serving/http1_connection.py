@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import socket
 from typing import TYPE_CHECKING, final
 
 from marchproxy_application.http1.chunks import ChunkReader, as_chunk, last_chunk
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from marchproxy_application.backends.connection import BackendConnection
     from marchproxy_application.http1.fields import Field
+    from marchproxy_application.serving.admitting import Admission
     from marchproxy_application.serving.front import Front, Routed
     from marchproxy_application.serving.preparing import PreparedAnswer
     from marchproxy_core.relay.accepting import Address
@@ -67,10 +67,12 @@ class Http1Connection(Stream):
         "_state",
         "_taken",
         "address",
+        "asked",
         "exchange",
         "front",
         "peer",
         "port",
+        "proxied",
         "scheme",
         "version",
     )
@@ -83,6 +85,10 @@ class Http1Connection(Stream):
         self.address = peer[0].partition("%")[0].encode("ascii")
         self.scheme = b"http"
         self.port = front.endpoint.port
+        self.proxied: Address | None = None
+        """Where the client connected to, as its PROXY header says."""
+        self.asked: tuple[str | None, bool] | None = None
+        """What the client had to prove, as ``Admitter.asked``."""
         self.version = "1.1"
         self.exchange: Exchange | None = None
         self._carried = front.owner.carried
@@ -102,6 +108,16 @@ class Http1Connection(Stream):
         """Count the connection, and see to it that a request comes in time."""
         self._carried.opened()
         self.loop.expire_at(self, self.loop.now_s + self._carried.settings.read_timeout)
+
+    def enter(self, admission: Admission) -> None:
+        """Go on with a client that was counted already, and has done what comes before a request."""
+        self.adopt(admission)
+        self._carried = admission.carried
+        self.scheme, self.port, self.proxied = admission.scheme, admission.port, admission.proxied
+        self.address, self.asked = admission.address, admission.asked
+        self.loop.expire_at(self, self.loop.now_s + self._carried.settings.read_timeout)
+        if self.readable:
+            self.loop.again(self._read_again)
 
     # What comes from the client.
 
@@ -245,6 +261,7 @@ class Http1Connection(Stream):
 
     def answer_cut(self) -> None:
         """Reset, so that nobody takes what was sent for the whole answer."""
+        self.exchange = None  # it has a reason of its own: the client has not left
         self.close(reset=True)
 
     def request_wanted(self) -> None:
@@ -427,7 +444,14 @@ class Http1Connection(Stream):
         head, service, prepared = routed.head, routed.service, routed.prepared
         self.version = "1.1" if head.minor else "1.0"
         if service is None or prepared is None:
-            self._answer_alone(404, DropReason.NO_ROUTE)
+            if routed.is_misdirected:
+                self._answer_alone(421, DropReason.MISDIRECTED)
+            else:
+                self._answer_alone(404, DropReason.NO_ROUTE)
+            return
+        if self.asked != self.front.admitter.asked:
+            # Since its handshake clients have to prove something else.
+            self._answer_alone(421, DropReason.MISDIRECTED)
             return
         self.exchange = exchange = Exchange(self, service, prepared)
         if exchange.request_over:
@@ -512,10 +536,11 @@ class Http1Connection(Stream):
             self.close()
             return
         try:
-            self.sock.shutdown(socket.SHUT_WR)
+            self.end_writing()
         except OSError:
             self.close()
             return
+        self.read_to_forget()
         self._state = _LINGER
         self._buffer = b""
         self._chunks = None

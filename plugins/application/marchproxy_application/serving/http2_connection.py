@@ -6,7 +6,6 @@ something. Frames are looked at before h2 sees them (``http2/frames.py``).
 
 from __future__ import annotations
 
-import socket
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
@@ -47,6 +46,7 @@ from marchproxy_core.drops import DropReason
 if TYPE_CHECKING:
     from socket import SocketType
 
+    from marchproxy_application.serving.admitting import Admission
     from marchproxy_application.serving.front import Front
     from marchproxy_application.serving.http1_connection import Http1Connection
     from marchproxy_core.config import Settings as ProxySettings
@@ -98,9 +98,11 @@ class Http2Connection(Stream):
         "_streams",
         "_within_since_s",
         "address",
+        "asked",
         "front",
         "peer",
         "port",
+        "proxied",
         "scheme",
         "settings",
     )
@@ -113,6 +115,10 @@ class Http2Connection(Stream):
         self.address: bytes = peer[0].partition("%")[0].encode("ascii")
         self.scheme: bytes = b"http"
         self.port = front.endpoint.port
+        self.proxied: Address | None = None
+        """Where the client connected to, as its PROXY header says."""
+        self.asked: tuple[str | None, bool] | None = None
+        """What the client had to prove, as ``Admitter.asked``."""
         self._carried = front.owner.carried
         self.settings: ProxySettings = self._carried.settings
         self._streams: dict[int, Http2Stream] = {}
@@ -156,11 +162,19 @@ class Http2Connection(Stream):
 
     def take_over(self, before: Http1Connection) -> None:
         """Go on with the socket of a connection that began with the preface of HTTP/2; that one forgets it."""
+        self._carried = before._carried
+        self._be_as(before)
+
+    def enter(self, admission: Admission) -> None:
+        """Go on with a client that was counted already, and has done what comes before a request."""
+        self._carried = admission.carried
+        self._be_as(admission)
+        self.start()
+
+    def _be_as(self, before: Http1Connection | Admission) -> None:
+        self.adopt(before)
         self.scheme, self.port, self.address = before.scheme, before.port, before.address
-        self.is_secure, self._recv, self._send = before.is_secure, before._recv, before._send
-        self.readable, self.writable, self.gone = before.readable, before.writable, before.gone
-        before.closed = True
-        self.loop.expire_at(before, None)
+        self.proxied, self.asked = before.proxied, before.asked
 
     # What comes from the client.
 
@@ -398,6 +412,9 @@ class Http2Connection(Stream):
         except Refused as refused:
             stream.answer_alone(refused.refusal.status, DropReason(refused.refusal.name.lower()))
             return
+        if routed.is_misdirected or self.asked != front.admitter.asked:
+            stream.answer_alone(421, DropReason.MISDIRECTED)
+            return
         if routed.service is None or routed.prepared is None:
             stream.answer_alone(404, DropReason.NO_ROUTE)
             return
@@ -551,10 +568,11 @@ class Http2Connection(Stream):
 
     def _shut_down(self) -> None:
         try:
-            self.sock.shutdown(socket.SHUT_WR)
+            self.end_writing()
         except OSError:
             self.close()
             return
+        self.read_to_forget()
         if self.readable:
             self.loop.again(self._read_again)
 

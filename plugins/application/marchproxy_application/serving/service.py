@@ -22,7 +22,7 @@ from marchproxy_application.serving.nobody import Nobody
 from marchproxy_application.serving.preparing import Memory, PreparedAnswer, prepare_answer
 from marchproxy_core.backends.limits import LeakyBucket
 from marchproxy_core.drops import DropReason
-from marchproxy_core.services import Auth, AuthType, Cache, Http
+from marchproxy_core.services import Auth, AuthType, Cache, Http, HttpVersion
 from marchproxy_core.workers.ledger import (
     ANSWERS,
     BYTES_IN,
@@ -35,13 +35,16 @@ from marchproxy_core.workers.ledger import (
 )
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Sequence
 
     from marchproxy_application.cache.answers import Fetch
     from marchproxy_application.http1.fields import Field, HasFields
     from marchproxy_application.serving.exchange import Client
     from marchproxy_application.serving.front import Fronts
+    from marchproxy_application.tls.files import Unusable
     from marchproxy_application.worker import Application
+    from marchproxy_core.questions import Purge
     from marchproxy_core.relay.carried import Carried
     from marchproxy_core.services import Endpoint
 
@@ -78,6 +81,8 @@ class HttpService:
         self._cache_wishes: Cache | None = None
         self._auth = Auth()
         self._gate: Gate | None = None
+        self.backend_context: ssl.SSLContext | Unusable | None = None
+        """For TLS to backends, or what is wrong with its files; None: they are spoken to in plain text."""
         self.update()
 
     def update(self) -> None:
@@ -150,6 +155,15 @@ class HttpService:
         exchange.refuse(DropReason.CLIENT_REQUEST_RATE)
         return False
 
+    def purge(self, purge: Purge) -> int:
+        """Forget what is cached; returns how many responses."""
+        if self.cache is None:
+            return 0
+        now_s = time.time()
+        if purge.url is not None:
+            return self.cache.purge_url(purge.url, now_s)
+        return self.cache.purge_prefix(purge.host, purge.prefix, now_s)
+
     def woken(self) -> None:
         """Take what another thread has for us."""
         if self._gate is not None:
@@ -172,9 +186,10 @@ class HttpService:
         if exchange.reason is not None:
             carried.drop(exchange.reason)
         self._sampled += self.http.access_log
-        if self._sampled >= 1.0:
+        is_logged = self._sampled >= 1.0
+        if is_logged:
             self._sampled -= 1.0
-            self.application.access_log.tell(exchange, took_s)
+        self.application.access_log.tell(exchange, took_s, is_logged=is_logged)
 
     def count_bytes(self, exchange: Exchange) -> None:
         """Count what has come and gone since the last time."""
@@ -199,6 +214,7 @@ class HttpService:
             origin="proxy",
             reason=reason.value,
         )
+        self.application.access_log.remember_refused(self.name, client, request_id, status, reason)
 
     def prepared_answer(self, block: bytes, method: bytes) -> PreparedAnswer:
         """Return what clients get for a backend's head.
@@ -253,8 +269,15 @@ class HttpService:
         if self._gate is not None:
             self._gate.close()
 
+    def contexts_changed(self) -> None:
+        """Take the context for TLS to backends anew."""
+        tls = self.http.backend_tls
+        contexts = self.application.backend_contexts
+        self.backend_context = contexts.get(tls, HttpVersion.HTTP1, time.time()) if tls is not None else None
+
     def _adopt(self, http: Http) -> None:
         self.http = http
+        self.contexts_changed()
         self.budget = Budget(http.retry.budget)
         for known in self._known.values():
             known.forget()

@@ -1,0 +1,160 @@
+"""Certificates made on the spot, and clients and backends that speak TLS, around the tier in real worker processes."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import ssl
+from contextlib import asynccontextmanager
+
+import attrs
+import pytest
+import trio
+import trustme
+
+from marchproxy_core.services import Certificate, Http, Tls
+from marchproxy_core.testing import open_loopback_wire
+from marchproxy_core.testing.pytest_plugin import leave_out
+from marchproxy_core.testing.servers import tcp_server
+from plugins.application.tests.http_rig import LONGEST_S, Origin, Peer, answering
+
+
+@attrs.define
+class Workshop:
+    """Issues certificates into a folder; the same file again overwrites, as renewals do."""
+
+    folder: object
+    ca: trustme.CA
+
+    def issue(self, *names, file="cert", **options):
+        issued = self.ca.issue_cert(*names, **options)
+        pair = Certificate(certificate=str(self.folder / f"{file}.pem"), key=str(self.folder / f"{file}.key"))
+        chain = b"".join(pem.bytes() for pem in issued.cert_chain_pems)
+        (self.folder / f"{file}.key").write_bytes(issued.private_key_pem.bytes())
+        (self.folder / f"{file}.pem").write_bytes(chain)
+        return pair
+
+    def authorities(self, name="ca.pem"):
+        path = self.folder / name
+        self.ca.cert_pem.write_to_path(str(path))
+        return str(path)
+
+    def client(self, *, certificate=None, alpn=(), least=None, most=None):
+        """Make a client's context."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self.ca.configure_trust(context)
+        if certificate:
+            context.load_cert_chain(certificate.certificate, certificate.key)
+        if alpn:
+            context.set_alpn_protocols(alpn)
+        if least:
+            context.minimum_version = least
+        if most:
+            context.maximum_version = most
+        return context
+
+    def server(self, certificate, *, asks=False):
+        """Make a backend's context."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate.certificate, certificate.key)
+        if asks:
+            self.ca.configure_trust(context)
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+
+@pytest.fixture(scope="session")
+def _authority():
+    return trustme.CA(key_type=trustme.KeyType.ECDSA)
+
+
+@pytest.fixture
+def workshop(tmp_path, _authority):
+    return Workshop(tmp_path, _authority)
+
+
+@pytest.fixture
+def stranger(tmp_path_factory):
+    """An authority that nobody trusts."""
+    return Workshop(tmp_path_factory.mktemp("stranger"), trustme.CA())
+
+
+@pytest.fixture
+def tls_client():
+    """Return what connects a client by TLS."""
+    return connect
+
+
+@asynccontextmanager
+async def connect(site, context, name="a.test", *, service=None, before=b""):
+    """Connect and shake hands; yields the peer, whose ``stream`` is a ``trio.SSLStream``.
+
+    Args:
+        site: Where to.
+        context: The client's.
+        name: Whom it asks for; None: nobody.
+        service: Another one than the site's own.
+        before: What is sent ahead of TLS.
+    """
+    raw = await site.wire.connect((service or site.service).listen[0])
+    if name is None:
+        context.check_hostname = False
+    async with raw:
+        if before:
+            await raw.send_all(before)
+        stream = trio.SSLStream(raw, context, server_hostname=name)
+        with trio.fail_after(LONGEST_S):
+            await stream.do_handshake()
+        yield Peer(stream)
+
+
+@pytest.fixture
+def tls_origin():
+    """Return what runs a backend that speaks TLS."""
+    return origin
+
+
+@asynccontextmanager
+async def origin(context, serve=None):
+    """Run a backend behind TLS; yields it, and what it was asked for by SNI."""
+    serve = serve or answering()
+    requests, names = [], []
+    context.sni_callback = lambda connection, name, first: names.append(name)
+
+    async def handle(raw):
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await serve(Peer(trio.SSLStream(raw, context, server_side=True)), requests)
+
+    async with open_loopback_wire() as wire, tcp_server(wire, serve=handle) as server:
+        yield Origin(server, requests), names
+
+
+@pytest.fixture
+def ended_here(workshop):
+    """Return the attributes of a service whose TLS ends here."""
+
+    def make(*names, http=None, file="cert", **tls):
+        pair = workshop.issue(*(names or ("a.test",)), file=file)
+        return {"http": http or Http(), "tls": Tls(certificates=(pair,), **tls)}
+
+    return make
+
+
+@pytest.fixture
+def curl():
+    """Return a function that runs curl; what it says, and its exit status."""
+    found = shutil.which("curl")
+    if found is None:
+        leave_out("curl is not installed: apt-get install curl")
+
+    async def run(*arguments):
+        with trio.fail_after(LONGEST_S):
+            done = await trio.run_process(
+                [found, "--silent", "--show-error", *arguments],
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+            )
+        return done
+
+    return run
