@@ -1,9 +1,8 @@
-"""The backends of the chains: real servers, each in a process of its own on a port of 127.0.0.1."""
+"""The backends of the chains: how each of the real servers is configured and started."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -169,19 +168,6 @@ BACKENDS = (
 )
 
 
-def start(backend: Backend, place: Place) -> subprocess.Popen[bytes]:
-    """Start a backend; what it says is in ``said`` of its directory. Whoever calls ends it.
-
-    Raises:
-        FileNotFoundError: Its program is not installed.
-    """
-    environ = os.environ | {WHERE: str(place.told), "PYTHONPATH": str(TREE)}
-    with (place.directory / "said").open("wb") as said:
-        return subprocess.Popen(
-            backend.command(place),
-            cwd=place.directory,
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
-        )
+def environ_at(place: Place) -> dict[str, str]:
+    """Return a backend's environment."""
+    return os.environ | {WHERE: str(place.told), "PYTHONPATH": str(TREE)}
