@@ -86,18 +86,21 @@ class Peer:
 
     async def rest(self) -> bytes:
         """Return all that comes up to the end of the stream."""
+        parts, self.buffer = [self.buffer], b""
         while await self.more():
-            pass
-        data, self.buffer = self.buffer, b""
-        return data
+            parts.append(self.buffer)
+            self.buffer = b""
+        return b"".join(parts)
 
     async def head(self) -> Message:
         return Message.of(await self.until(b"\r\n\r\n"))
 
     async def chunks(self, message: Message) -> None:
+        parts = []
         while size := int(await self.until(b"\r\n"), 16):
-            message.body += await self.exactly(size)
+            parts.append(await self.exactly(size))
             assert await self.exactly(2) == b"\r\n"
+        message.body = b"".join(parts)
         while (line := await self.until(b"\r\n")) != b"\r\n":
             message.trailers.append(_field(line.removesuffix(b"\r\n")))
 

@@ -289,10 +289,11 @@ class BackendConnection(Stream):
         exchange = self.exchange
         assert exchange is not None
         end = data.find(b"\r\n\r\n") + 4
+        if (end if end >= 4 else len(data)) > _MOST_HEAD_BYTES:
+            self._fail(DropReason.BAD_ANSWER, "its head is too large", sent=True, by_answer=True)
+            return
         if end < 4:
             self._buffer = data
-            if len(data) > _MOST_HEAD_BYTES:
-                self._fail(DropReason.BAD_ANSWER, "its head is too large", sent=True, by_answer=True)
             return
         self._buffer = b""
         try:
