@@ -1,4 +1,4 @@
-"""One line for each request, in the form of all other events, at a tenth of their price.
+"""One line for each request, in the form of all other events, at a tenth of their price; and the last of them.
 
 Where lines are JSON, a request's is put together by hand and several lines go in one write of at most 4 KiB, which a
 pipe takes as a whole (pipe(7), PIPE_BUF); for people, structlog renders it as any other.
@@ -9,14 +9,17 @@ from __future__ import annotations
 import json
 import os
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, final
 
 import structlog
 
+from marchproxy_application.remembered import Remembered
 from marchproxy_core import logs
 
 if TYPE_CHECKING:
-    from marchproxy_application.serving.exchange import Exchange
+    from marchproxy_application.serving.exchange import Client, Exchange
+    from marchproxy_core.drops import DropReason
     from marchproxy_core.relay.loop import Loop
 
 log = structlog.get_logger()
@@ -39,13 +42,17 @@ class AccessLog:
         self._date = ""
         self._is_due = False
         self._is_json = logs.format_in_force() is logs.LogFormat.JSON
+        self.remembered = Remembered()
         self._process = f'"process": "{logs.process_in_force()}", '
 
-    def tell(self, exchange: Exchange, took_s: float) -> None:
-        """Write what became of a request; at the end of the loop's turn at the latest."""
-        if not self._is_json:
-            _tell_people(exchange, took_s)
-            return
+    def tell(self, exchange: Exchange, took_s: float, *, is_logged: bool = True) -> None:
+        """Remember what became of a request, and write it; at the end of the loop's turn at the latest.
+
+        Args:
+            exchange: The request.
+            took_s: How long it took.
+            is_logged: Whether it is written.
+        """
         now_s = time.time()
         second = int(now_s)
         if second != self._second:
@@ -63,6 +70,12 @@ class AccessLog:
             f'"backend": {"null" if pool is None else pool.quoted}, "bytes_in": {exchange.bytes_in}, '
             f'"bytes_out": {exchange.bytes_out}, "duration_ms": {took_s * 1000:.3f}{more}}}\n'
         ).encode("ascii")
+        self.remembered.keep(line)
+        if not is_logged:
+            return
+        if not self._is_json:
+            _tell_people(exchange, took_s)
+            return
         if self._bytes + len(line) > _MOST_BYTES:
             self.flush()
         self._lines.append(line)
@@ -70,6 +83,22 @@ class AccessLog:
         if not self._is_due:
             self._is_due = True
             self._loop.again(self._flush_later)
+
+    def remember_refused(
+        self, service: str, client: Client, request_id: bytes, status: int, reason: DropReason
+    ) -> None:
+        """Remember what was answered without being a request of any service."""
+        told = {
+            "timestamp": datetime.now(UTC).isoformat(),
+            "process": logs.process_in_force(),
+            "id": request_id.decode(),
+            "service": service,
+            "client": client.address.decode(),
+            "status": status,
+            "origin": "proxy",
+            "reason": reason.value,
+        }
+        self.remembered.keep(json.dumps(told).encode())
 
     def flush(self) -> None:
         """Write what there is."""
@@ -120,6 +149,7 @@ def _tell_people(exchange: Exchange, took_s: float) -> None:
         method=exchange.method.decode("latin-1"),
         host=exchange.prepared.head.host.decode("latin-1"),
         path=exchange.prepared.path[:_LONGEST_PATH].decode("latin-1"),
+        route=exchange.prepared.route.decode("latin-1"),
         version=exchange.client.version,
         status=exchange.status,
         origin=exchange.origin,

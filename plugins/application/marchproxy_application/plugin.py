@@ -83,7 +83,7 @@ def attach(context: AttachContext) -> AbstractAsyncContextManager[ApplicationAtt
 @asynccontextmanager
 async def _attached(context: AttachContext) -> AsyncIterator[ApplicationAttachment]:
     async with open_worker_pool(tier=_NAME, entry=_ENTRY, context=context) as pool:
-        yield ApplicationAttachment(tier=_NAME, pool=pool)
+        yield ApplicationAttachment(tier=_NAME, pool=pool, recall=pool.recall, purge=pool.purge)
 
 
 @hookimpl

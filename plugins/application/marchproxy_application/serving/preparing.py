@@ -81,6 +81,8 @@ class PreparedRequest:
     """The line of Via, which ``start`` ends with."""
     upgrade: bytes
     """The protocol that is asked for, where that is passed on."""
+    route: bytes
+    """Host and path of its route."""
     log_part: str
     """What the access log says of it each time."""
     last_hit: LastHit | None = attrs.field(default=None, init=False)
@@ -97,7 +99,14 @@ class LastHit:
 
 
 def prepare_request(
-    head: RequestHead, http: Http, *, prefix: bytes, websocket: bool, owned: frozenset[bytes], major: int = 1
+    head: RequestHead,
+    http: Http,
+    *,
+    prefix: bytes,
+    websocket: bool,
+    owned: frozenset[bytes],
+    host: bytes = b"*",
+    major: int = 1,
 ) -> PreparedRequest:
     """Work out what a backend gets.
 
@@ -107,9 +116,11 @@ def prepare_request(
         prefix: The path of its route.
         websocket: Whether an upgrade to WebSocket may be passed on.
         owned: Names of fields that only we may set.
+        host: The host of its route.
         major: Of the version that it came in.
     """
     path = head.path if head.path == b"*" else normal(head.path)
+    route = host + prefix
     host = http.host_header.encode("latin-1") if http.host_header else head.host
     rules = None if http.request_headers == _NO_RULES else http.request_headers
     fields = passed_on(head.fields, head.dropped | owned, rules)
@@ -136,7 +147,8 @@ def prepare_request(
         start=start + via,
         via=via,
         upgrade=upgrade,
-        log_part=_log_part(head, path),
+        route=route,
+        log_part=_log_part(head, path, route),
     )
 
 
@@ -192,8 +204,9 @@ def prepare_answer(head: ResponseHead, rules: HeaderRules, *, keeps_length: bool
     )
 
 
-def _log_part(head: RequestHead, path: bytes) -> str:
-    return f'"method": {_quoted(head.method)}, "host": {_quoted(head.host)}, "path": {quoted(path)}'
+def _log_part(head: RequestHead, path: bytes, route: bytes) -> str:
+    asked = f'"method": {_quoted(head.method)}, "host": {_quoted(head.host)}, "path": {quoted(path)}'
+    return f'{asked}, "route": {_quoted(route)}'
 
 
 def quoted(text: bytes) -> str:
