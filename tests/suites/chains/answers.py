@@ -9,7 +9,7 @@ from contextlib import suppress
 import attrs
 import h11
 
-LONGEST_S = 10.0
+LONGEST_S = 5.0
 _INTERIM = re.compile(rb"(?:HTTP/1\.1 1[0-9]{2} [^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n)+")
 
 

@@ -6,12 +6,9 @@ import pytest
 
 from tests.suites.chains.answers import Answer, converse, read_answers
 from tests.suites.chains.corpus import CASES, Case, Want
+from tests.suites.chains.judging import MARKER, assert_clean, is_as_wanted
 from tests.suites.chains.servers import BACKENDS
 from tests.suites.chains.telling import Seen, answer_to
-
-_MARKER = b"GET /marker HTTP/1.1\r\nHost: marker\r\nConnection: close\r\n\r\n"
-_FORGED = ("192.0.2.66", "evil.test")
-_OF_ONE_HOP = {"te", "keep_alive", "proxy_connection", "http2_settings", "proxy_authorization", "x_mine"}
 
 
 @pytest.fixture(params=[backend.name for backend in BACKENDS], scope="module")
@@ -24,7 +21,7 @@ def test_a_request_is_seen_once_or_not_at_all(chain, case):
     chain.told.take()
     answers = read_answers(converse(chain.port, case.raw), [want.method for want in case.seen])
     seen = chain.told.take()
-    (marked,) = read_answers(converse(chain.port, _MARKER), [b"GET"])
+    (marked,) = read_answers(converse(chain.port, MARKER), [b"GET"])
 
     # On the connection that the backend had before, where whatever was smuggled would come first.
     assert [each.target for each in chain.told.take()] == ["/marker"]
@@ -62,24 +59,6 @@ def assert_as_read(case: Case, seen: list[Seen], answers: list[Answer]) -> None:
         assert not rest[0].is_of_backend
 
 
-def is_as_wanted(seen: Seen, want: Want) -> bool:
-    """Whether it is the request that was sent, but for what servers do to it: Hypercorn writes methods in capitals."""
-    asked = (want.method.decode().upper(), simplest(want.target.decode("latin-1")), want.body)
-    is_same = (seen.method.upper(), simplest(seen.target), seen.body) == asked
-    return is_same and host_alone(seen.host) == host_alone(want.host.decode())
-
-
-def simplest(target: str) -> str:
-    """Return a target without an empty query, of which ASGI knows nothing, and Apache's way with slashes in front."""
-    return "/" + target.lstrip("/").removesuffix("?")
-
-
-def host_alone(host: str) -> str:
-    """Return a host without the port, which nginx keeps from SCGI, and without a dot at its end, which it takes off."""
-    name, colon, port = host.rpartition(":")
-    return (name if colon and (port.isdigit() or not port) else host).removesuffix(".")
-
-
 def is_of_application(answer: Answer, want: Want) -> bool:
     return answer.status == 200 and (want.method == b"HEAD" or answer.body.startswith(b"saw "))
 
@@ -87,13 +66,6 @@ def is_of_application(answer: Answer, want: Want) -> bool:
 def is_declined(answer: Answer, want: Want) -> bool:
     """Whether a server did not let its application see a request: it is odd, though it can be read in one way only."""
     return answer.status >= 400 or want.method in (b"OPTIONS", b"TRACE")
-
-
-def assert_clean(seen: Seen) -> None:
-    """Nothing that a client makes up about itself has come through, and nothing of its own connection."""
-    for name, value in seen.fields:
-        assert not any(word in value for word in _FORGED), (name, value)
-        assert name.replace("-", "_") not in _OF_ONE_HOP
 
 
 def test_every_backend_takes_what_is_not_odd(chain):
