@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import enum
 import socket
+import ssl
 from typing import TYPE_CHECKING, final
 
+from marchproxy_application.backends.beginning import proxy_header
 from marchproxy_application.http1.chunks import ChunkReader, as_chunk, last_chunk
 from marchproxy_application.http1.refusals import Refused
 from marchproxy_application.splicing import LEAST_BYTES, pour
 from marchproxy_application.streams import Stream, what
+from marchproxy_application.tls.streams import cause_of
 from marchproxy_core.drops import DropReason
 
 if TYPE_CHECKING:
     from socket import SocketType
 
+    from marchproxy_application.backends.beginning import Verified
     from marchproxy_application.backends.pool import Pool
     from marchproxy_application.http1.fields import Field
     from marchproxy_application.serving.exchange import Exchange
@@ -27,6 +31,8 @@ _MOST_READS = 8
 
 class _State(enum.Enum):
     CONNECTING = enum.auto()
+    SHAKING = enum.auto()
+    """The TLS handshake goes on."""
     HEAD = enum.auto()
     COUNTED = enum.auto()
     CHUNKED = enum.auto()
@@ -36,7 +42,7 @@ class _State(enum.Enum):
 
 
 # By these names: looking a member up in its class costs eight times as much (CPython 3.11).
-_CONNECTING, _HEAD, _COUNTED, _CHUNKED, _TO_THE_END, _TUNNEL, _IDLE = _State
+_CONNECTING, _SHAKING, _HEAD, _COUNTED, _CHUNKED, _TO_THE_END, _TUNNEL, _IDLE = _State
 
 
 @final
@@ -56,12 +62,21 @@ class BackendConnection(Stream):
         "idle_since_s",
         "pool",
         "requests",
+        "verified",
     )
 
-    def __init__(self, pool: Pool, sock: SocketType, exchange: Exchange) -> None:
-        """Take over a socket that connects, for a request that waits for it."""
+    def __init__(self, pool: Pool, sock: SocketType, exchange: Exchange, verified: Verified | None) -> None:
+        """Take over a socket that connects.
+
+        Args:
+            pool: Whose it is.
+            sock: The socket.
+            exchange: The request that waits for it.
+            verified: Whom the backend has to be; None: TLS is not spoken.
+        """
         super().__init__(pool.service.loop, sock)
         self.pool = pool
+        self.verified = verified
         self.exchange: Exchange | None = exchange
         self.writable = False
         self.idle_since_s = self.began_s = self.loop.now_s
@@ -92,6 +107,8 @@ class BackendConnection(Stream):
 
     def is_alive(self) -> bool:
         """Ask the kernel whether the backend has closed an idle connection, or said something out of turn."""
+        if self.secured is not None:
+            return self.secured.is_quiet()
         try:
             self.sock.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
@@ -148,7 +165,7 @@ class BackendConnection(Stream):
     def shut_down(self) -> None:
         """Tell the backend of a tunnel that nothing more comes."""
         try:
-            self.sock.shutdown(socket.SHUT_WR)
+            self.end_writing()
         except OSError as error:
             self.on_broken(error)
 
@@ -167,6 +184,9 @@ class BackendConnection(Stream):
 
     def on_event(self, events: int) -> None:
         """Handle what epoll says of this socket."""
+        if self._state is _SHAKING:
+            self._shake()
+            return
         if self._state is not _CONNECTING:
             super().on_event(events)
             return
@@ -175,6 +195,49 @@ class BackendConnection(Stream):
             self._fail(DropReason.BACKEND_REFUSED, what(error), sent=False)
             return
         self.writable = True
+        header = proxy_header(self.pool.service, self.exchange) if self.exchange is not None else b""
+        if header:
+            self.write(header)  # in one piece: a new connection's buffer is empty
+        if self.verified is None:
+            self._established()
+            if not self.closed:
+                super().on_event(events)
+        elif not self.closed:
+            self._state = _SHAKING
+            self._shake()
+
+    def _shake(self) -> None:
+        """Go on with the TLS handshake."""
+        verified = self.verified
+        assert verified is not None
+        try:
+            secured = self.secured or self.secure(
+                verified.context, server_name=verified.name, session=self.pool.session_of(verified)
+            )
+            if not secured.shake():
+                return
+        except (OSError, ValueError) as error:
+            self._unverified(error, is_ours=verified.is_ours)
+            return
+        self.readable = True  # edge-triggered: what has come with the handshake is told by nobody
+        self._established()
+        if not self.closed:
+            self.on_readable()
+
+    def _unverified(self, error: OSError | ValueError, *, is_ours: bool) -> None:
+        exchange, self.exchange = self.exchange, None
+        self.pool.connected(exchange)
+        self.close(reset=True)
+        if exchange is None:
+            return
+        if is_ours or not isinstance(error, ValueError | ssl.SSLError):
+            exchange.backend_failed(DropReason.BACKEND_TLS_FAILED, cause_of(error), sent=False)
+        else:
+            # The client chose the name: what it asks for must not put a backend in a bad light.
+            exchange.backend_lacking(DropReason.BACKEND_TLS_FAILED, cause_of(error))
+
+    def _established(self) -> None:
+        """Serve the request that waits for the connection."""
         self.loop.expire_at(self, None)
         exchange = self.exchange
         self.exchange = None
@@ -184,15 +247,16 @@ class BackendConnection(Stream):
             self.pool.give_back(self)
         else:
             self.begin(exchange)
-        if not self.closed:
-            super().on_event(events)
 
     def on_readable(self) -> None:
         """Read the answer, as fast as the client takes it."""
         for _ in range(_MOST_READS):
             exchange = self.exchange
             if exchange is None:
-                self.close()  # idle: closed by the backend, or something that nobody asked for
+                if self.secured is not None and self.secured.is_quiet():
+                    self.readable = False
+                else:
+                    self.close()  # idle: closed by the backend, or something that nobody asked for
                 return
             if not self.readable or exchange.is_held:
                 return
@@ -221,7 +285,10 @@ class BackendConnection(Stream):
 
     def on_broken(self, error: OSError) -> None:
         """End; what the answer had come to is for the exchange to judge."""
-        if self._state is _HEAD or self._state is _CONNECTING or self.exchange is None:
+        if isinstance(error, ssl.SSLError) and self._state is _HEAD:
+            # With TLS 1.3 a backend judges our certificate when for us the handshake is over.
+            self._fail(DropReason.BACKEND_TLS_FAILED, cause_of(error), sent=True)
+        elif self._state is _HEAD or self._state is _CONNECTING or self.exchange is None:
             self._fail(DropReason.BACKEND_RESET, what(error), sent=True)
         elif self.readable:
             # The backend has reset what we write; its answer may still be here, and is read first (RFC 9112, 9.5).
@@ -232,7 +299,7 @@ class BackendConnection(Stream):
     def on_deadline(self, now_s: float) -> float | None:
         """Give up connecting."""
         del now_s
-        if self._state is _CONNECTING:
+        if self._state is _CONNECTING or self._state is _SHAKING:
             limit_s = self.pool.service.carried.settings.connect_timeout
             self._fail(DropReason.BACKEND_TIMEOUT, f"no answer within {limit_s:g} s", sent=False)
         return None
@@ -240,7 +307,7 @@ class BackendConnection(Stream):
     def on_flushed(self) -> None:
         """End at once, since the backend is flushed."""
         exchange, self.exchange = self.exchange, None
-        connecting = self._state is _CONNECTING
+        connecting = self._state is _CONNECTING or self._state is _SHAKING
         self.pool.connected(exchange)
         self.close(reset=True)
         if exchange is not None:
@@ -378,6 +445,8 @@ class BackendConnection(Stream):
         """Be free again, or close: the answer is whole."""
         self._state = _IDLE
         self.exchange = None
+        if self.secured is not None and self.requests == 1:
+            self.pool.keep_session(self)
         if self._is_last or not self._request_ended or self.unsent:
             self.close()
         else:

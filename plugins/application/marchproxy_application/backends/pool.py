@@ -13,17 +13,23 @@ from collections import deque
 from socket import SocketType
 from typing import TYPE_CHECKING, Final, final
 
+from marchproxy_application.backends.beginning import Verified, verified_by
 from marchproxy_application.backends.connection import BackendConnection
 from marchproxy_application.streams import WATCH
+from marchproxy_application.tls.files import Unusable
 from marchproxy_core.drops import DropReason
 from marchproxy_core.relay.outgoing import NO_DESCRIPTORS, set_buffers
+from marchproxy_core.services import ProxyHeader
 
 if TYPE_CHECKING:
+    import ssl
+
     from marchproxy_application.serving.exchange import Exchange
     from marchproxy_application.serving.service import HttpService
     from marchproxy_core.services import Endpoint
 
 _STREAM: Final = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+_MOST_SESSIONS: Final = 64
 _FRESH_S: Final = 1.0
 """How long a connection may be idle and be used without a question, by a request that could be sent again."""
 
@@ -47,7 +53,9 @@ class Pool:
         self.quoted = f'"{endpoint}"'
         self._family = socket.AF_INET6 if endpoint.ip.version == 6 else socket.AF_INET
         self._address = (str(endpoint.ip), endpoint.port)
-        self._idle: deque[BackendConnection] = deque()
+        self._idle: dict[Verified | None, deque[BackendConnection]] = {None: deque()}
+        """By whom the backend has proved to be; None: in plain text."""
+        self._sessions: dict[Verified, ssl.SSLSession] = {}
         self._waiting: deque[Exchange] = deque()
         self._connecting: dict[Exchange, BackendConnection] = {}
         """Who waits for a connection that is being made for him."""
@@ -57,7 +65,14 @@ class Pool:
 
     def begin(self, exchange: Exchange) -> None:
         """Give a request a connection, now or later; it is told when there is none to be had."""
-        idle = self._idle
+        verified = None
+        if self.service.backend_context is not None:
+            found = verified_by(self.service, self.endpoint, exchange)
+            if isinstance(found, Unusable):
+                self._is_unusable(exchange, found)
+                return
+            verified = found
+        idle = self._idle.get(verified)
         while idle:
             connection = idle.pop()
             if self._may_use(connection, exchange):
@@ -77,23 +92,34 @@ class Pool:
         """Take a connection whose answer is whole: for who waits, or for later."""
         service = self.service
         settings = service.carried.settings
-        if self.is_closed or not settings.backend_keep_alive:
+        if self.is_closed or not settings.backend_keep_alive or not self._may_share:
             connection.close()
             return
+        verified = connection.verified
         waiting = self._next_waiting()
         if waiting is not None:
-            connection.begin(waiting)
-        elif len(self._idle) >= settings.backend_pool_size:
+            if verified_by(service, self.endpoint, waiting) == verified:
+                connection.begin(waiting)
+            else:
+                self._waiting.appendleft(waiting)
+                connection.close()  # which makes room for the other one
+        elif sum(map(len, self._idle.values())) >= settings.backend_pool_size:
             connection.close()
         else:
             connection.idle_since_s = service.loop.now_s
-            self._idle.append(connection)
+            idle = self._idle.get(verified)
+            if idle is None:
+                idle = self._idle[verified] = deque()
+            idle.append(connection)
 
     def forget(self, connection: BackendConnection) -> None:
         """Take note that a connection is closed; who waits may have another."""
         self._all.discard(connection)
-        if connection.exchange is None and connection in self._idle:
-            self._idle.remove(connection)
+        idle = self._idle.get(connection.verified) if connection.exchange is None else None
+        if idle is not None and connection in idle:
+            idle.remove(connection)
+            if not idle and connection.verified is not None:
+                del self._idle[connection.verified]
         if self._waiting and not self.is_closed:
             waiting = self._next_waiting()
             if waiting is not None:
@@ -114,20 +140,47 @@ class Pool:
     def look(self, now_s: float) -> None:
         """Close what has been idle for too long."""
         oldest_s = now_s - self.service.carried.settings.backend_pool_timeout
-        while self._idle and self._idle[0].idle_since_s < oldest_s:
-            self._idle.popleft().close()
+        context = self.service.backend_context
+        for verified, idle in tuple(self._idle.items()):
+            is_outdated = verified is not None and verified.context is not context
+            while idle and (is_outdated or idle[0].idle_since_s < oldest_s):
+                idle.popleft().close()
+            if not idle and verified is not None:
+                del self._idle[verified]
 
     def close(self) -> None:
         """Close what is idle, and what comes back."""
         self.is_closed = True
-        while self._idle:
-            self._idle.popleft().close()
+        for idle in self._idle.values():
+            while idle:
+                idle.popleft().close()
 
     def flush(self) -> None:
         """End everything at once."""
         self.close()
         for connection in tuple(self._all):
             connection.on_flushed()
+
+    def session_of(self, verified: Verified) -> ssl.SSLSession | None:
+        """Return what a handshake can be shortened with."""
+        return self._sessions.get(verified)
+
+    def keep_session(self, connection: BackendConnection) -> None:
+        """Keep a connection's TLS session for the next ones: its tickets have come by now."""
+        verified, secured = connection.verified, connection.secured
+        session = secured.sock.session if secured is not None else None
+        if verified is not None and session is not None:
+            if len(self._sessions) >= _MOST_SESSIONS:
+                self._sessions.clear()
+            self._sessions[verified] = session
+
+    @property
+    def _may_share(self) -> bool:
+        """Whether a connection may serve another client: not with a PROXY header, which says whose it is."""
+        return self.service.carried.work.service.proxy_protocol.send is ProxyHeader.OFF
+
+    def _is_unusable(self, exchange: Exchange, problem: Unusable) -> None:
+        exchange.backend_lacking(DropReason.BACKEND_TLS_FAILED, f"{problem.where} {problem.what}")
 
     def _may_use(self, connection: BackendConnection, exchange: Exchange) -> bool:
         if exchange.is_repeatable and self.service.loop.now_s - connection.idle_since_s < _FRESH_S:
@@ -143,13 +196,17 @@ class Pool:
 
     def _connect(self, exchange: Exchange) -> None:
         service = self.service
+        verified = verified_by(service, self.endpoint, exchange)
+        if isinstance(verified, Unusable):
+            self._is_unusable(exchange, verified)
+            return
         sock = SocketType(self._family, _STREAM)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             set_buffers(sock, service.carried.settings)
             error = sock.connect_ex(self._address)
             if not error or error == errno.EINPROGRESS:
-                connection = BackendConnection(self, sock, exchange)
+                connection = BackendConnection(self, sock, exchange, verified)
                 service.loop.watch(sock.fileno(), WATCH, connection.on_event)
         except OSError as failure:
             error = failure.errno or errno.EIO

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, final
 
 import structlog
 
-from marchproxy_application.streams import Stream, what
+from marchproxy_application.streams import Stream
 from marchproxy_application.tls.client_hello import (
     MOST_BYTES,
     MOST_RECORDS,
@@ -21,7 +21,7 @@ from marchproxy_application.tls.client_hello import (
     HelloReader,
     Unread,
 )
-from marchproxy_application.tls.streams import recv_raw, send_raw, shut_down_raw
+from marchproxy_application.tls.streams import cause_of, recv_raw, send_raw, shut_down_raw
 from marchproxy_core.drops import DropReason
 from marchproxy_core.relay.proxy_header import MOST_BYTES as MOST_HEADER_BYTES
 from marchproxy_core.relay.proxy_header import BadHeader, decode_v2
@@ -115,7 +115,7 @@ class Admission(Stream):
         except BlockingIOError:
             return
         except (OSError, ValueError) as error:
-            self._fail(DropReason.TLS_FAILED, _cause(error), self._last_words(error))
+            self._fail(DropReason.TLS_FAILED, cause_of(error), self._last_words(error))
 
     def on_deadline(self, now_s: float) -> float | None:
         """Cut what takes too long."""
@@ -270,9 +270,3 @@ class Admission(Stream):
                 reason=reason.value,
                 error=error,
             )
-
-
-def _cause(error: Exception) -> str:
-    if isinstance(error, ssl.SSLError):
-        return (error.reason or str(error)).lower().replace("_", " ")
-    return what(error) if isinstance(error, OSError) else str(error)

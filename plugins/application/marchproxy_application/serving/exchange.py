@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from marchproxy_application.http1.fields import Field
     from marchproxy_application.serving.preparing import PreparedAnswer, PreparedRequest
     from marchproxy_application.serving.service import HttpService
+    from marchproxy_core.relay.accepting import Address
 
 REPEATABLE_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
 """Idempotent ones (RFC 9110, section 9.2.2): asked twice is as good as asked once."""
@@ -60,6 +61,11 @@ class Client(Protocol):
     """``http`` or ``https``."""
     version: str
     """Of HTTP, for the log."""
+
+    @property
+    def ends(self) -> tuple[Address, Address]:
+        """Who it is and where it connected to, for a PROXY header."""
+        ...
 
     @property
     def is_full(self) -> bool:

@@ -197,6 +197,11 @@ class Http1Connection(Stream):
 
     # What goes to the client; see ``exchange.Client``.
 
+    @property
+    def ends(self) -> tuple[Address, Address]:
+        """Who it is and where it connected to."""
+        return self.peer, self.proxied or self.sock.getsockname()
+
     def origin_of(self, host: bytes) -> bytes:
         """Return the lines that tell a backend where its requests come from."""
         if host != self._origin_host:
@@ -429,7 +434,10 @@ class Http1Connection(Stream):
                 raise Refused(Refusal.HEAD_TOO_LARGE)
             if b"\n\n" in data or b"\n\r\n" in data:
                 raise Refused(Refusal.BAD_LINE_END)
-            self.loop.expire_by(self, self._since_s + self._carried.settings.read_timeout)
+            longest_s = self._carried.settings.read_timeout
+            if self._min_rate():
+                longest_s = min(longest_s, _GRACE_S)
+            self.loop.expire_by(self, self._since_s + longest_s)
             return False
         if end > http.max_header_bytes:
             raise Refused(Refusal.HEAD_TOO_LARGE)

@@ -249,6 +249,11 @@ class Http2Connection(Stream):
 
     # What streams ask for.
 
+    @property
+    def ends(self) -> tuple[Address, Address]:
+        """Who it is and where it connected to."""
+        return self.peer, self.proxied or self.sock.getsockname()
+
     def origin_of(self, host: bytes) -> bytes:
         """Return the lines that tell a backend where its requests come from."""
         if host != self._origin_host:

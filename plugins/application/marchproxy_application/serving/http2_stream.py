@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from marchproxy_application.serving.http2_connection import Http2Connection
     from marchproxy_application.serving.preparing import PreparedAnswer, PreparedRequest
     from marchproxy_application.serving.service import HttpService
+    from marchproxy_core.relay.accepting import Address
 
 _MOST_WAITING: Final = 1 << 16
 """How much of one answer may wait before its backend is held."""
@@ -190,6 +191,11 @@ class Http2Stream:
     def is_full(self) -> bool:
         """Whether so much of the answer waits that there should not come more."""
         return self.unsent > _MOST_WAITING
+
+    @property
+    def ends(self) -> tuple[Address, Address]:
+        """Who it is and where it connected to."""
+        return self.connection.ends
 
     def origin_of(self, host: bytes) -> bytes:
         """Return the lines that tell a backend where its requests come from."""

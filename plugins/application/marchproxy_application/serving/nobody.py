@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 class Nobody:
     """Takes everything, as fast as it comes; see ``exchange.Client``."""
 
-    __slots__ = ("_origin_of", "address", "scheme", "version")
+    __slots__ = ("_origin_of", "address", "ends", "scheme", "version")
 
     is_full = False
 
     def __init__(self, instead_of: Client) -> None:
         """Ask as a client did."""
         self.address = instead_of.address
+        self.ends = instead_of.ends
         self.scheme = instead_of.scheme
         self.version = instead_of.version
         self._origin_of = instead_of.origin_of

@@ -97,6 +97,16 @@ class Secured:
                 raise
         return sent
 
+    def is_quiet(self) -> bool:
+        """Whether the peer has said nothing but what is TLS's own, as session tickets, and is still there."""
+        try:
+            self.recv(1)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
     def say_end(self) -> None:
         """Announce the end of what we send; nothing may wait to be sent."""
         if not self._has_ended:
@@ -150,6 +160,17 @@ def wrapped(
         session=session,
     )
     return Secured(tls)
+
+
+def cause_of(error: OSError | ValueError) -> str:
+    """Say why TLS failed, in a few words."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate refused: {error.verify_message}"
+    if isinstance(error, ssl.SSLEOFError):
+        return "ended within its handshake"
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or str(error)).lower().replace("_", " ")
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
 def recv_raw(sock: SocketType, size: int) -> bytes:
