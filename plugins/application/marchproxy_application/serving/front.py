@@ -194,6 +194,7 @@ class Front:
             websocket=service.carried.work.service.websocket,
             owned=service.forged(head),
             major=major,
+            default_host=str(service.carried.backends[0]).encode() if not head.host else b"",
         )
         return Routed(head, service, prepared)
 

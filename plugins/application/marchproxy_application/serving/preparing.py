@@ -118,10 +118,11 @@ def prepare_request(
         owned: Names of fields that only we may set.
         host: The host of its route.
         major: Of the version that it came in.
+        default_host: What a backend is told where the client named no host, as HTTP/1.0 allows.
     """
     path = head.path if head.path == b"*" else normal(head.path)
     route = host + prefix
-    host = http.host_header.encode("latin-1") if http.host_header else head.host
+    host = http.host_header.encode("latin-1") if http.host_header else head.host or default_host
     rules = None if http.request_headers == _NO_RULES else http.request_headers
     fields = passed_on(head.fields, head.dropped | owned, rules)
     backend_path = _stripped(path, prefix) if http.strip_path and path != b"*" else path
