@@ -22,6 +22,10 @@ GET = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
+class Ended(AssertionError):
+    """A stream ended where more was awaited."""
+
+
 @attrs.define
 class Message:
     """A request or an answer, as it came."""
@@ -68,7 +72,8 @@ class Peer:
     async def until(self, mark: bytes) -> bytes:
         """Return what comes up to a mark, with it."""
         while mark not in self.buffer:
-            assert await self.more(), f"the stream ended before {mark!r}, after {self.buffer!r}"
+            if not await self.more():
+                raise Ended(f"before {mark!r}, after {self.buffer!r}")
         before, self.buffer = self.buffer.split(mark, 1)
         return before + mark
 
@@ -77,7 +82,8 @@ class Peer:
         left = count - len(self.buffer)
         while left > 0:
             self.buffer = b""
-            assert await self.more(), f"the stream ended {left} bytes early"
+            if not await self.more():
+                raise Ended(f"{left} bytes early")
             parts.append(self.buffer)
             left -= len(self.buffer)
         data = b"".join(parts)
@@ -182,7 +188,7 @@ async def origin(serve: Serve | None = None) -> AsyncIterator[Origin]:
 
     async def handle(stream: trio.SocketStream) -> None:
         # The proxy may go away at any time; what a test wants of it, the test asserts on its own side.
-        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        with contextlib.suppress(Ended, trio.BrokenResourceError, trio.ClosedResourceError):
             await serve(Peer(stream), requests)
 
     async with open_loopback_wire() as wire, tcp_server(wire, serve=handle) as server:

@@ -244,10 +244,9 @@ async def test_a_backend_whose_queue_is_full_is_timed_out_and_another_asked(serv
 
 
 async def test_least_connections_counts_requests_and_not_kept_connections(serving, origin):
-    async with origin() as a, origin() as b:
-        async with serving(a, b, balance=Balance.LEAST_CONNECTIONS) as site:
-            client = await site.client()
-            for _ in range(4):
-                await client.ask()
-            active = (await site.stats()).backend_active
-            assert set(active.values()) <= {0}
+    async with origin() as a, origin() as b, serving(a, b, balance=Balance.LEAST_CONNECTIONS) as site:
+        client = await site.client()
+        for _ in range(4):
+            await client.ask()
+        active = (await site.stats()).backend_active
+        assert set(active.values()) <= {0}
