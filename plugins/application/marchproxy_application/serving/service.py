@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, final
 import structlog
 
 from marchproxy_application.auth.gate import Gate
+from marchproxy_application.backends.http2_pool import Http2Pool
 from marchproxy_application.backends.pool import Pool
 from marchproxy_application.cache.http_cache import HttpCache
 from marchproxy_application.http1.response import read_response
@@ -36,10 +37,11 @@ from marchproxy_core.workers.ledger import (
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from marchproxy_application.cache.answers import Fetch
     from marchproxy_application.http1.fields import Field, HasFields
+    from marchproxy_application.http1.response import ResponseHead
     from marchproxy_application.serving.exchange import Client
     from marchproxy_application.serving.front import Fronts
     from marchproxy_application.tls.files import Unusable
@@ -70,8 +72,8 @@ class HttpService:
         self._refreshes: set[Exchange] = set()
         self.active = 0
         """Number of requests that are being served, and of clients' connections."""
-        self.pools: tuple[Pool, ...] = ()
-        self._all_pools: dict[Endpoint, Pool] = {}
+        self.pools: tuple[Pool | Http2Pool, ...] = ()
+        self._all_pools: dict[Endpoint, Pool | Http2Pool] = {}
         self._known: dict[bool, Memory[PreparedAnswer]] = {False: Memory(), True: Memory()}
         self._id_start = os.urandom(6).hex().encode()
         self._ids = itertools.count(1)
@@ -178,7 +180,8 @@ class HttpService:
         counts[first + REQUESTS_ACTIVE] -= 1
         status = exchange.status
         if status:
-            counts[first + _CLASSES[status // 100 - 1]] += 1
+            # A backend may say 999, which counts as 5xx (RFC 9110, section 15).
+            counts[first + _CLASSES[min(status // 100, 5) - 1]] += 1
         if exchange.tunnel is None:  # how long a WebSocket is open says nothing about how fast answers are
             counts[first + DURATIONS + bisect_left(DURATION_BOUNDS_S, took_s)] += 1
             counts[first + DURATION_SUM_US] += int(took_s * 1e6)
@@ -216,12 +219,15 @@ class HttpService:
         )
         self.application.access_log.remember_refused(self.name, client, request_id, status, reason)
 
-    def prepared_answer(self, block: bytes, method: bytes) -> PreparedAnswer:
+    def prepared_answer(
+        self, block: bytes, method: bytes, read: Callable[[bytes, bytes], ResponseHead] = read_response
+    ) -> PreparedAnswer:
         """Return what clients get for a backend's head.
 
         Args:
             block: The head, to its empty line.
             method: Of the request.
+            read: Who reads it; blocks of which others make something else are to differ.
 
         Raises:
             Refused: It is malformed.
@@ -229,7 +235,7 @@ class HttpService:
         known = self._known[method == b"HEAD"]
         answer = known.get(block)
         if answer is None:
-            answer = prepare_answer(read_response(block, method), self.http.response_headers)
+            answer = prepare_answer(read(block, method), self.http.response_headers)
             known.keep(block, answer)
         return answer
 
@@ -273,7 +279,9 @@ class HttpService:
         """Take the context for TLS to backends anew."""
         tls = self.http.backend_tls
         contexts = self.application.backend_contexts
-        self.backend_context = contexts.get(tls, HttpVersion.HTTP1, time.time()) if tls is not None else None
+        self.backend_context = (
+            contexts.get(tls, self.http.backend_protocol, time.time()) if tls is not None else None
+        )
 
     def _adopt(self, http: Http) -> None:
         self.http = http
@@ -311,14 +319,16 @@ class HttpService:
     def _adopt_pools(self) -> None:
         carried = self.carried
         wanted = dict(zip(carried.backends, carried.backend_cells, strict=True))
-        for endpoint in [endpoint for endpoint in self._all_pools if endpoint not in wanted]:
-            self._all_pools.pop(endpoint).close()
+        kind = Http2Pool if self.http.backend_protocol is HttpVersion.HTTP2 else Pool
+        for endpoint, pool in tuple(self._all_pools.items()):
+            if endpoint not in wanted or not isinstance(pool, kind):
+                self._all_pools.pop(endpoint).close()
         for endpoint in carried.flushed:
             if endpoint in self._all_pools:
                 self._all_pools.pop(endpoint).flush()
         for endpoint, cell in wanted.items():
             if endpoint not in self._all_pools:
-                self._all_pools[endpoint] = Pool(self, endpoint, cell)
+                self._all_pools[endpoint] = kind(self, endpoint, cell)
         self.pools = tuple(self._all_pools[endpoint] for endpoint in carried.backends)
 
     def _refusal(self) -> DropReason | None:
