@@ -74,6 +74,11 @@ def lines_block(lines: bytes, dropped: frozenset[bytes] = _DROPPED) -> bytes:
     return b"".join(parts)
 
 
+def field_block(name: bytes, value: bytes) -> bytes:
+    """Encode one field, or one pseudo-header; the name in small letters."""
+    return _name(name) + _text(value)
+
+
 def trailers_block(trailers: Iterable[Field]) -> bytes:
     """Encode fields behind a body."""
     return lines_block(b"".join([field.line for field in trailers]))

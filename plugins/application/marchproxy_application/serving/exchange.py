@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from marchproxy_application.backends.answerer import Answerer
     from marchproxy_application.backends.connection import BackendConnection
+    from marchproxy_application.backends.http2_pool import Http2Pool
     from marchproxy_application.backends.pool import Pool
     from marchproxy_application.cache.answers import Fetch
     from marchproxy_application.http1.fields import Field
@@ -126,7 +127,7 @@ class Exchange:
     """A request, from its head to the end of its answer."""
 
     # Defaults stand on the class: a request sets a dozen of these, and each one that it need not set is time.
-    pool: Pool | None = None
+    pool: Pool | Http2Pool | None = None
     backend: Answerer | None = None
     tried: tuple[int, ...] = ()
     attempts: tuple[tuple[str, float, str], ...] = ()
