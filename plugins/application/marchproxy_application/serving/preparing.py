@@ -107,6 +107,7 @@ def prepare_request(
     owned: frozenset[bytes],
     host: bytes = b"*",
     major: int = 1,
+    default_host: bytes = b"",
 ) -> PreparedRequest:
     """Work out what a backend gets.
 
