@@ -17,7 +17,7 @@ from marchproxy_core.testing import Subject, open_loopback_wire, until
 from marchproxy_core.testing.laws.traffic import service_for
 from marchproxy_core.testing.servers import Server, tcp_server
 
-LONGEST_S = 20.0
+LONGEST_S = 10.0
 GET = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
