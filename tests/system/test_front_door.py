@@ -133,6 +133,7 @@ def _send_everything_back(gateway: str) -> None:
 
 async def test_sockets_alone_keep_the_door_too_and_a_rule_may_end_by_itself(site):
     web = site.service("web", await site.server())
+    site.carry_by("sockets")
     daemon = await site.start(web, enable_xdp="false", enable_ebpf="false")
     assert await block(daemon, "add", "127.0.0.0/8", "--service", "web") == (
         "blocked: 127.0.0.0/8 to service web\nkept by: sockets\n"

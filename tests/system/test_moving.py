@@ -25,6 +25,7 @@ def brittle(site):
     shutil.copy(Path(__file__).parent / "rig" / "brittle_tier.py", installed)
     path = [str(installed), str(ROOT / "examples" / "tier_template"), os.environ.get("PYTHONPATH", "")]
     breaker = site.directory / "break"
+    site.carry_by("sockets")
     site.environ |= {"PYTHONPATH": os.pathsep.join(path), "BRITTLE_TIER_BREAKER": str(breaker)}
     return breaker
 

@@ -41,6 +41,7 @@ class PacketSite(Site):
         Site.__attrs_post_init__(self)
         # UDP flows are open until they are idle.
         self.settings["drain_timeout"] = 1
+        self.carry_by("sockets")
         self.before = ("nsenter", f"--net={self.lab.proxy.path}", "--")
 
     @property

@@ -63,6 +63,12 @@ class Site:
 
     def __attrs_post_init__(self) -> None:
         self.settings |= {"worker_threads": 2, "admin_listen": f"unix:{self.directory / 'admin.sock'}"}
+        self.carry_by("application")
+
+    def carry_by(self, tier: str) -> None:
+        """Have this one of the two tiers with worker processes alone, so that all workers are its own."""
+        for one in ("application", "sockets"):
+            self.settings[f"enable_{one}"] = "auto" if one == tier else "false"
 
     @property
     def config(self) -> Path:
