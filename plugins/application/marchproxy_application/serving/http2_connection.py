@@ -83,7 +83,6 @@ class Http2Connection(Stream):
         "_carried",
         "_drain_due_s",
         "_encoder",
-        "_goodbyes",
         "_h2",
         "_handlers",
         "_idle_since_s",
@@ -95,6 +94,7 @@ class Http2Connection(Stream):
         "_origin_host",
         "_queue",
         "_reader",
+        "_said",
         "_streams",
         "_within_since_s",
         "address",
@@ -124,8 +124,8 @@ class Http2Connection(Stream):
         self._streams: dict[int, Http2Stream] = {}
         self._queue: deque[Http2Stream] = deque()
         """Streams that have something to send and, as far as is known, may."""
-        self._goodbyes = b""
-        """GOAWAY frames, to be written behind what h2 has; it would take no stream further after one of its own."""
+        self._said = b""
+        """What is written before what h2 has: GOAWAY frames of ours, as it takes no stream further after its own."""
         self._is_due = False
         self._is_lingering = False
         self._lingered = 0
@@ -502,8 +502,8 @@ class Http2Connection(Stream):
         if not self._is_lingering:
             self._send_waiting()
         data = self._h2.data_to_send() or b""
-        if self._goodbyes:
-            data, self._goodbyes = data + self._goodbyes, b""
+        if self._said:
+            data, self._said = self._said + data, b""
         if data:
             self.write(data)
         if self.closed:
@@ -545,7 +545,7 @@ class Http2Connection(Stream):
 
     def _say_goodbye(self, last: int, code: int) -> None:
         frame = GoAwayFrame(0, last_stream_id=last, error_code=code)
-        self._goodbyes += frame.serialize()
+        self._said += (self._h2.data_to_send() or b"") + frame.serialize()
         self.flush_soon()
 
     def _say_last(self) -> None:
