@@ -18,7 +18,7 @@ def is_as_wanted(seen: Seen, want: Want) -> bool:
     """Whether it is the request that was sent, but for what servers do to it: Hypercorn writes methods in capitals."""
     asked = (want.method.decode().upper(), simplest(want.target.decode("latin-1")), want.body)
     is_same = (seen.method.upper(), simplest(seen.target), seen.body) == asked
-    return is_same and host_alone(seen.host) == host_alone(want.host.decode())
+    return is_same and (want.host is None or host_alone(seen.host) == host_alone(want.host.decode()))
 
 
 def simplest(target: str) -> str:

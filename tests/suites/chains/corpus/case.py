@@ -18,7 +18,8 @@ class Want:
     target: bytes = b"/t"
     method: bytes = b"GET"
     body: bytes = b""
-    host: bytes = b"a.test"
+    host: bytes | None = b"a.test"
+    """None: the client has named none, so it is for us to say."""
 
 
 AFTERWARDS = Want(b"/after")

@@ -51,7 +51,7 @@ CASES: tuple[Case, ...] = (
         taken(f"host: {host.decode()}", request(_LINE, b"Host: " + host) + AFTER, Want(host=seen), AFTERWARDS)
         for host, seen in _GOOD.items()
     ),
-    taken("host: empty", request(_LINE, b"Host:"), Want(host=b"")),
+    taken("host: empty", request(_LINE, b"Host:"), Want(host=None)),
     taken("host: without a space", request(_LINE, b"hOST:a.test") + AFTER, Want(), AFTERWARDS),
     taken("host: behind others", request(_LINE, b"X: y", b"Accept: */*", HOST) + AFTER, Want(), AFTERWARDS),
     taken(

@@ -64,7 +64,7 @@ _METHODS = (
 
 CASES: tuple[Case, ...] = (
     taken("HTTP/1.0", request(b"GET /t HTTP/1.0", HOST), Want()),
-    taken("HTTP/1.0 without a host", request(b"GET /t HTTP/1.0"), Want(host=b"")),
+    taken("HTTP/1.0 without a host", request(b"GET /t HTTP/1.0"), Want(host=None)),
     taken(
         "HTTP/1.0 with a body",
         request(b"POST /t HTTP/1.0", HOST, b"Content-Length: 5", body=b"hello"),
