@@ -13,6 +13,7 @@ import h11
 import hpack
 import trio
 from h2.settings import SettingCodes
+from h2.settings import Settings as H2Settings
 from hyperframe.frame import Frame, GoAwayFrame, HeadersFrame, RstStreamFrame, SettingsFrame
 
 from marchproxy_application import plugin
@@ -92,7 +93,8 @@ async def _read(stream):
             reader.receive_data(await stream.receive_some(CHUNK_BYTES))
         elif isinstance(event, h11.Request):
             asked = Asked(event.method, event.target, list(event.headers))
-            if asked.get(b"upgrade"):
+            if asked.get(b"upgrade") or asked.get(b"x-read-by-hand"):
+                asked.body = reader.trailing_data[0]
                 return asked
         elif isinstance(event, h11.Data):
             asked.body += bytes(event.data)
@@ -156,7 +158,7 @@ class Answered:
 
     status: int = 0
     fields: list[tuple[bytes, bytes]] = attrs.field(factory=list)
-    body: bytes = b""
+    body: bytearray = attrs.field(factory=bytearray)
     trailers: list[tuple[bytes, bytes]] = attrs.field(factory=list)
     interim: list[int] = attrs.field(factory=list)
     is_over: bool = False
@@ -174,14 +176,14 @@ class Client:
         self.reads = reads
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=None))
         if window is not None:
-            self.h2.local_settings[SettingCodes.INITIAL_WINDOW_SIZE] = window
+            values = {SettingCodes.INITIAL_WINDOW_SIZE: window}
+            self.h2.local_settings = H2Settings(client=True, initial_values=values)
         self.answers = {}
         self.settings = {}
         self.goodbye = None
 
     async def begin(self):
         self.h2.initiate_connection()
-        self.h2.local_settings.acknowledge()
         await self.flush()
         while not self.settings:
             await self.hear()
