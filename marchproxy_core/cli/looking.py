@@ -110,12 +110,14 @@ def _print_config(config: Config) -> None:
         screen.print()
 
 
-@click.command()
+@click.command("service", hidden=True)
 @click.argument("service", required=False)
 @config_option
 @admin_option
 @json_option
-def explain(*, service: str | None, config_path: Path | None, admin: str | None, as_json: bool) -> None:
+def explain_service(
+    *, service: str | None, config_path: Path | None, admin: str | None, as_json: bool
+) -> None:
     """Say which tier carries each service, or one SERVICE, and why.
 
     Asks the running daemon; with --config, decides anew from that file and this host, without a daemon.
@@ -144,9 +146,19 @@ def _explain_live(client: AdminClient) -> ExplainReport:
     )
 
 
-def _explain_offline(config_path: Path) -> ExplainReport:
+def planned(config_path: Path) -> tuple[Config, Plan, Tiers]:
+    """Read a configuration and decide what the daemon would, on this host, with this user's rights.
+
+    Raises:
+        ConfigError: It has problems.
+    """
     tiers = discover()
-    plan = _plan(tiers, load(config_path, os.environ, tiers.names))
+    config = load(config_path, os.environ, tiers.names)
+    return config, _plan(tiers, config), tiers
+
+
+def _explain_offline(config_path: Path) -> ExplainReport:
+    _, plan, tiers = planned(config_path)
     return ExplainReport(
         tiers=tier_answers(plan, tiers.rows), services=tuple(service_answer(one) for one in plan.services)
     )

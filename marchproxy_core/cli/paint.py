@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
     from marchproxy_core.admin.answers import BackendAnswer, ServiceAnswer, TierAnswer
     from marchproxy_core.config import PrintedService, PrintedSetting
-    from marchproxy_core.model import Requirement
+    from marchproxy_core.model import Candidate, Decision, Requirement
 
 _PIPE_WIDTH = 1000
+_WIDEST_NAME = 48
 _STATE_STYLES = {
     TierState.CHOSEN: "bold green",
     TierState.ARMED: "green",
@@ -148,12 +149,26 @@ def explanation(service: ServiceAnswer) -> Text:
     origin = f", {service.origin}" if service.origin else ""
     text.append(escape(f" ({service.protocol.value}, {service.path.value} path{reasons}{origin}) -> "))
     text.append(escape(service.chosen or "no tier"), "bold green" if service.chosen else "bold red")
-    width = max((len(one.name) for one in service.decision.candidates), default=0)
-    for one in service.decision.candidates:
+    _append_candidates(text, service.decision.candidates)
+    return text
+
+
+def decision(one: Decision, *, is_refused: bool = False) -> Text:
+    """Return one decision: what was chosen, and a line for each thing that was considered."""
+    text = Text(escape(one.subject), "bold")
+    text.append(": ")
+    style = "bold red" if is_refused else "bold green" if one.chosen else "dim"
+    text.append(escape(one.chosen or ("refused" if is_refused else "none")), style)
+    _append_candidates(text, one.candidates)
+    return text
+
+
+def _append_candidates(text: Text, candidates: tuple[Candidate, ...]) -> None:
+    width = min(max((len(one.name) for one in candidates), default=0), _WIDEST_NAME)
+    for one in candidates:
         mark = "  * " if one.taken else "  - "
         text.append("\n" + mark, "green" if one.taken else "dim")
         text.append(f"{escape(one.name):<{width}}  {escape(one.reason)}")
-    return text
 
 
 def setting_table(settings: Iterable[PrintedSetting]) -> Table:
