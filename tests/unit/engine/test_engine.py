@@ -562,7 +562,9 @@ async def test_the_last_service_of_a_tier_is_drained_too(echo_tier, nursery):
     await nursery.start(engine.run)
     leaving, _ = await client_of(engine, last)
     await engine.apply(attrs.evolve(engine.config, services=()))
-    assert {name: one.role for name, one in tier.services.current.assignments.items()} == {"echo": Role.DRAINING}
+    assert {name: one.role for name, one in tier.services.current.assignments.items()} == {
+        "echo": Role.DRAINING
+    }
     assert await echoes(leaving, b"drains")
     await refused(engine, last)
     await leaving.aclose()
