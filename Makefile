@@ -22,4 +22,4 @@ lab: ## emulated network hardware: SR-IOV, native XDP, an IOMMU (RUN='ip -br lin
 lab: override export RUN := $(value RUN)
 
 clean: ## remove what the other targets made
-	rm -rf .venv $(foreach dist,. plugins/*,$(dist)/build $(dist)/dist $(dist)/*.egg-info) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv $(foreach dist,. plugins/*,$(dist)/build $(dist)/dist $(dist)/*.egg-info) .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/suites/*/node_modules
