@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import shutil
 import ssl
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import attrs
 import pytest
 import trio
 import trustme
 
+from marchproxy_application import plugin
+from marchproxy_core.config import Settings
 from marchproxy_core.services import Certificate, Http, Tls
-from marchproxy_core.testing import open_loopback_wire
+from marchproxy_core.testing import Subject, open_loopback_wire
+from marchproxy_core.testing.laws.traffic import service_for
 from marchproxy_core.testing.pytest_plugin import leave_out
 from marchproxy_core.testing.servers import tcp_server
-from plugins.application.tests.http_rig import LONGEST_S, Origin, Peer, answering
+from plugins.application.tests.http_rig import LONGEST_S, Origin, Peer, Site, answering
 
 
 @attrs.define
@@ -158,3 +161,27 @@ def curl():
         return done
 
     return run
+
+
+@pytest.fixture
+def sharing():
+    """Return what runs the tier for several services on one listener."""
+    return share
+
+
+@asynccontextmanager
+async def share(*wanted, settings=None):
+    """Run several services on one address; yields the site of the first one.
+
+    Args:
+        wanted: For each service its backend and its attributes.
+        settings: All settings; one worker when None.
+    """
+    subject = await Subject.of(plugin, settings or Settings(worker_threads=1))
+    async with open_loopback_wire() as wire:
+        services = []
+        for number, (backend, attributes) in enumerate(wanted):
+            one = attrs.evolve(service_for(wire, backend.backend), name=f"web{number}", **attributes)
+            services.append(attrs.evolve(one, listen=services[0].listen) if services else one)
+        async with subject.running(*services) as running, AsyncExitStack() as stack:
+            yield Site(running, services[0], wire, stack)
