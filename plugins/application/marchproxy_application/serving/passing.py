@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, final
 from marchproxy_core.relay.accepting import reset
 from marchproxy_core.relay.tcp.connection import Connection
 from marchproxy_core.relay.tcp.service import TcpService
-from marchproxy_core.workers.ledger import ACTIVE, OPENED
+from marchproxy_core.workers.ledger import ACTIVE, ALL_ACTIVE, OPENED
 
 if TYPE_CHECKING:
     import socket
@@ -72,6 +72,7 @@ class PassedThrough:
             admission.forget_count()
             if refusal is not None:
                 carried.drop(refusal)
+                carried.counts[ALL_ACTIVE] -= 1
                 self.loop.forget(admission.fd)
                 reset(sock)
                 return

@@ -231,3 +231,20 @@ async def test_what_clients_have_to_prove_may_change(sharing, origin, workshop, 
         assert (await old.ask()).status == 421
         async with tls_client(site, workshop.client(certificate=pair)) as peer:
             assert (await peer.ask()).body == b"ok"
+
+
+async def test_each_passed_through_service_keeps_its_own_limit(sharing, tls_origin, workshop, tls_client):
+    context = workshop.server(workshop.issue("a.test", "b.test"))
+    async with (
+        tls_origin(context) as (backend, _),
+        sharing((backend, passed("a.test")), (backend, passed("b.test", max_connections=1))) as site,
+        tls_client(site, workshop.client(), "b.test") as first,
+    ):
+        with pytest.raises((OSError, trio.BrokenResourceError)):
+            async with tls_client(site, workshop.client(), "b.test"):
+                pass
+        async with tls_client(site, workshop.client(), "a.test") as other:
+            assert (await other.ask()).body == b"ok"
+        assert (await first.ask()).body == b"ok"
+        second = (await site.running.stats()).services["web1"]
+        assert (second.connections_active, second.drops["max_connections"]) == (1, 1)
