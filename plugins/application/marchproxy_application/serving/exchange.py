@@ -453,15 +453,11 @@ class Exchange:
     def answer_sink(self) -> Stream | None:
         """Where the answer's body may be spliced to; None if it has to be seen on its way, or waits."""
         client = self.client
-        return (
-            client if isinstance(client, Stream) and not client.is_secure and self.caching is None else None
-        )
-
-    @property
-    def client_unsent(self) -> int:
-        """Bytes that wait for the client."""
-        sink = self.answer_sink
-        return sink.unsent if sink is not None else 0
+        if self.caching is not None or not isinstance(client, Stream):
+            return None
+        if self.coding is not None and not self.coding.is_plain:
+            return None
+        return client if not client.is_secure and not client.unsent else None
 
     def answer_end(self, data: bytes, trailers: list[Field] | None = None) -> None:
         """Pass on the last of the answer."""
