@@ -12,14 +12,20 @@ from marchproxy_application.serving.service import HttpService
 from marchproxy_application.tls.backends import BackendContexts
 from marchproxy_application.tls.noise import silence_bad_names
 from marchproxy_application.waking import Waker
+from marchproxy_core.drops import DropReason
+from marchproxy_core.model import Role
 from marchproxy_core.questions import Recall
 from marchproxy_core.relay.worker import Relay, Relayed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from marchproxy_core.config import Settings
     from marchproxy_core.questions import Question
     from marchproxy_core.relay.carried import Carried
-    from marchproxy_core.services import Service
+    from marchproxy_core.services import Endpoint, Service
     from marchproxy_core.workers.child import Worker
+    from marchproxy_core.workers.messages import ServiceWork
 
 
 def main(worker: Worker) -> None:
@@ -43,6 +49,8 @@ class Application(Relay):
         self.fronts = Fronts(self.loop, self.pipes, speaks=speaks)
         self.backend_contexts = BackendContexts(speaks=speaks)
         """For TLS to backends."""
+        self._superseded: list[Relayed] = []
+        """Services as they were read before a reload: they end what they have."""
         self._look_due_s = 0.0
         self.access_log = AccessLog(self.loop)
         self.waker = Waker(self.loop, self._on_wake)
@@ -57,6 +65,8 @@ class Application(Relay):
 
     def close(self) -> None:
         """Cut every connection and give everything back."""
+        for service in self._superseded:
+            service.close(DropReason.DRAIN_TIMEOUT)
         super().close()
         self.waker.close()
 
@@ -75,12 +85,11 @@ class Application(Relay):
             self._look_due_s = self.loop.now_s + 1.0
             self.fronts.look()
             if self.backend_contexts.look(time.time()):
-                for service in self.services.values():
-                    if isinstance(service, HttpService):
-                        service.contexts_changed()
-        for service in self.services.values():
-            if isinstance(service, HttpService):
-                service.look(self.loop.now_s)
+                for service in self._http_services():
+                    service.contexts_changed()
+        for service in self._http_services():
+            service.look(self.loop.now_s)
+        self._superseded = [service for service in self._superseded if not self._has_ended(service)]
 
     def asked(self, question: Question) -> object:
         """Say what became of a request, or forget what is cached."""
@@ -90,6 +99,47 @@ class Application(Relay):
         return service.purge(question) if isinstance(service, HttpService) else 0
 
     def _on_wake(self) -> None:
-        for service in self.services.values():
-            if isinstance(service, HttpService):
-                service.woken()
+        for service in self._http_services():
+            service.woken()
+
+    def _http_services(self) -> list[HttpService]:
+        both = (*self.services.values(), *self._superseded)
+        return [service for service in both if isinstance(service, HttpService)]
+
+    def _carry(self, work: ServiceWork, settings: Settings) -> None:
+        before = self.services.get(work.service.name)
+        if (
+            before is not None
+            and work.role is not Role.DRAINING
+            and not self.is_same_kind(before.carried.work.service, work.service)
+        ):
+            # Who waits in the queue is for the new way: only what is open goes on in the old one.
+            del self.services[work.service.name]
+            self._take_back(work.service.name, ())
+            before.listen(())
+            self._superseded.append(before)
+        super()._carry(work, settings)
+
+    def _drop(self, name: str) -> None:
+        for service in self._superseded:
+            if service.carried.work.service.name == name:
+                service.close(DropReason.DRAIN_TIMEOUT)
+        super()._drop(name)
+
+    def _flush(self, services: Mapping[str, frozenset[Endpoint]]) -> None:
+        super()._flush(services)
+        for service in self._superseded:
+            flushed = services.get(service.carried.work.service.name)
+            if flushed is not None:
+                service.carried.flush(flushed)
+                service.update()
+
+    @property
+    def _active(self) -> int:
+        return super()._active + sum(service.active for service in self._superseded)
+
+    def _has_ended(self, service: Relayed) -> bool:
+        if service.active:
+            return False
+        service.close()
+        return True

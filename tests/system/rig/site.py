@@ -18,6 +18,7 @@ from system_rig.client import LONGEST_S
 from system_rig.daemon import Daemon, Ended, run_command
 from system_rig.server import DatagramServer, Server
 from system_rig.service import Service
+from system_rig.web_server import WebServer
 
 from marchproxy_core.config import SETTINGS
 from marchproxy_core.testing import until
@@ -77,6 +78,12 @@ class Site:
     async def server(self, name: str = "a", ip: str = "127.0.0.1", **more: int) -> Server:
         """Start a backend."""
         server = Server(name.encode(), ip, free_port(), self.nursery, **more)
+        await server.start()
+        return server
+
+    async def web_server(self, name: str = "a", ip: str = "127.0.0.1") -> WebServer:
+        """Start a backend that speaks HTTP and WebSocket."""
+        server = WebServer(name.encode(), ip, free_port(), self.nursery)
         await server.start()
         return server
 

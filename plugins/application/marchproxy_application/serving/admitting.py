@@ -135,8 +135,8 @@ class Admission(Stream):
             self.front.connections.discard(self)
 
     def go_away(self) -> None:
-        """Close: it has asked for nothing yet."""
-        self.close(reset=True)
+        """Have it ask: it came in time, and is closed after its answer. It does not take long."""
+        self.loop.expire_by(self, self.loop.now_s + _LINGER_S)
 
     def cut(self, reason: DropReason | None) -> None:
         """End at once; the reason is counted."""

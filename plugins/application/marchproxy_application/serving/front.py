@@ -169,6 +169,8 @@ class Front:
         self.connections.add(connection)
         self.loop.hand_over(admission.fd, connection.on_event)
         connection.enter(admission)
+        if self.is_draining:
+            connection.go_away()
 
     def become_http2(self, connection: Http1Connection, early: bytes) -> None:
         """Have a connection go on in HTTP/2, since it began with the preface (RFC 9113, section 3.3)."""
@@ -204,7 +206,7 @@ class Front:
             connection.cut(reason)
 
     def go_away(self) -> None:
-        """Close the connections that have no request; the others are closed after their answer."""
+        """Close the connections that wait for another request; all others are closed after their answer."""
         for connection in tuple(self.connections):
             connection.go_away()
 
@@ -281,6 +283,11 @@ class Fronts:
         for front in self._by_endpoint.values():
             if service in front.members:
                 front.routes_changed()
+
+    def connections_of(self, service: HttpService) -> int:
+        """Return how many connections count for a service."""
+        fronts = (*self._by_endpoint.values(), *self._draining)
+        return sum(len(front.connections) for front in fronts if front.carried is service.carried)
 
     def cut(self, service: HttpService | PassedThrough, reason: DropReason | None) -> None:
         """End the connections that count for a service."""

@@ -59,6 +59,7 @@ class Http1Connection(Stream):
         "_carried",
         "_chunks",
         "_codes_chunks",
+        "_has_asked",
         "_is_busy",
         "_keeps",
         "_origin",
@@ -98,6 +99,8 @@ class Http1Connection(Stream):
         self._body_left = 0
         self._codes_chunks = False
         self._keeps = True
+        self._has_asked = False
+        """Whether it has had an answer."""
         self._origin_host: bytes | None = None
         self._origin = b""
         self._since_s = self.loop.now_s
@@ -284,12 +287,14 @@ class Http1Connection(Stream):
             self._end_after_answer()
             return
         self._state = _HEAD
+        self._has_asked = True
         self._codes_chunks = False
         self._since_s = self.loop.now_s
         if self._buffer:
             self._advance()
-        if self.gone:
-            # Not only of an empty buffer: what is left there may be half a request that never gets its other half.
+        if self.readable:
+            # Come while the answer was on its way, or there for TLS: no event tells of it again. Not only of an empty
+            # buffer: what is left there may be half a request that never gets its other half.
             self._resume_later()
 
     def close(self, *, reset: bool = False) -> None:
@@ -305,7 +310,16 @@ class Http1Connection(Stream):
     def go_away(self) -> None:
         """Close if there is no request; else it is answered first, and a WebSocket is told."""
         if self._state is _HEAD and not self._buffer:
-            self.close()
+            # What was sent before the client could know is answered, although epoll has not told of it yet.
+            self.readable = True
+            self.on_readable()
+        if self.closed:
+            return
+        if self._state is _HEAD and not self._buffer:
+            if self._has_asked:
+                self.close()
+            else:
+                self.loop.expire_by(self, self.loop.now_s + _LINGER_S)
         elif self.exchange is not None:
             self.exchange.go_away()
             self.loop.expire_by(self, self.loop.now_s + _LINGER_S)

@@ -70,8 +70,8 @@ class HttpService:
         self.fronts: Fronts = application.fronts
         self.name = carried.work.service.name
         self._refreshes: set[Exchange] = set()
-        self.active = 0
-        """Number of requests that are being served, and of clients' connections."""
+        self._requests = 0
+        """Number of requests that are being served."""
         self.pools: tuple[Pool | Http2Pool, ...] = ()
         self._all_pools: dict[Endpoint, Pool | Http2Pool] = {}
         self._known: dict[bool, Memory[PreparedAnswer]] = {False: Memory(), True: Memory()}
@@ -86,6 +86,11 @@ class HttpService:
         self.backend_context: ssl.SSLContext | Unusable | None = None
         """For TLS to backends, or what is wrong with its files; None: they are spoken to in plain text."""
         self.update()
+
+    @property
+    def active(self) -> int:
+        """Number of requests that are being served, and of clients' connections."""
+        return self._requests + self.fronts.connections_of(self)
 
     def update(self) -> None:
         """Follow what changed in :attr:`carried`."""
@@ -140,7 +145,7 @@ class HttpService:
     def began(self, exchange: Exchange) -> None:
         """Count a request as one that is being served."""
         del exchange
-        self.active += 1
+        self._requests += 1
         self.carried.counts[self.carried.first_cell + REQUESTS_ACTIVE] += 1
 
     def refresh(self, exchange: Exchange, fetch: Fetch) -> None:
@@ -173,7 +178,7 @@ class HttpService:
 
     def finished(self, exchange: Exchange) -> None:
         """Count a request that is over, and log it."""
-        self.active -= 1
+        self._requests -= 1
         took_s = time.monotonic() - exchange.began_s
         carried = self.carried
         counts, first = carried.counts, carried.first_cell
