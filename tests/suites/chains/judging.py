@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tests.suites.chains.answers import Answer
     from tests.suites.chains.corpus import Want
     from tests.suites.chains.telling import Seen
 
@@ -30,6 +31,15 @@ def host_alone(host: str) -> str:
     """Return a host without the port, which nginx keeps from SCGI, and without a dot at its end, which it takes off."""
     name, colon, port = host.rpartition(":")
     return (name if colon and (port.isdigit() or not port) else host).removesuffix(".")
+
+
+def is_of_application(answer: Answer, want: Want) -> bool:
+    return answer.status == 200 and (want.method == b"HEAD" or answer.body.startswith(b"saw "))
+
+
+def is_declined(answer: Answer, want: Want) -> bool:
+    """Whether a server did not let its application see a request: it is odd, though it can be read in one way only."""
+    return answer.status >= 400 or want.method in (b"OPTIONS", b"TRACE")
 
 
 def assert_clean(seen: Seen) -> None:

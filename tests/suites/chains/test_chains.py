@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.suites.chains.answers import Answer, converse, read_answers
-from tests.suites.chains.corpus import CASES, Case, Want
-from tests.suites.chains.judging import MARKER, assert_clean, is_as_wanted
+from tests.suites.chains.corpus import CASES, Case
+from tests.suites.chains.judging import MARKER, assert_clean, is_as_wanted, is_declined, is_of_application
 from tests.suites.chains.servers import BACKENDS
 from tests.suites.chains.telling import Seen, answer_to
 
@@ -57,15 +57,6 @@ def assert_as_read(case: Case, seen: list[Seen], answers: list[Answer]) -> None:
     elif rest or case.cut is None:
         assert [answer.status for answer in rest] == [case.refused]
         assert not rest[0].is_of_backend
-
-
-def is_of_application(answer: Answer, want: Want) -> bool:
-    return answer.status == 200 and (want.method == b"HEAD" or answer.body.startswith(b"saw "))
-
-
-def is_declined(answer: Answer, want: Want) -> bool:
-    """Whether a server did not let its application see a request: it is odd, though it can be read in one way only."""
-    return answer.status >= 400 or want.method in (b"OPTIONS", b"TRACE")
 
 
 def test_every_backend_takes_what_is_not_odd(chain):
