@@ -122,7 +122,7 @@ def explain_one(
 def explain_id(*, request_id: str, admin: str | None, as_json: bool) -> None:
     """Say what became of a request, by the X-Request-Id of its answer.
 
-    Each worker of the daemon remembers its last 4,096 requests.
+    Each worker of the daemon remembers at least its last 4,096 requests.
     """
     if not (request_id.isascii() and request_id.isalnum()):
         raise click.BadParameter(f"got {request_id!r}, want letters and digits", param_hint="REQUEST_ID")

@@ -18,7 +18,8 @@ from marchproxy_application.remembered import Remembered
 from marchproxy_core import logs
 
 if TYPE_CHECKING:
-    from marchproxy_application.serving.exchange import Client, Exchange
+    from marchproxy_application.serving.client import Client
+    from marchproxy_application.serving.exchange import Exchange
     from marchproxy_core.drops import DropReason
     from marchproxy_core.relay.loop import Loop
 
@@ -70,7 +71,7 @@ class AccessLog:
             f'"backend": {"null" if pool is None else pool.quoted}, "bytes_in": {exchange.bytes_in}, '
             f'"bytes_out": {exchange.bytes_out}, "duration_ms": {took_s * 1000:.3f}{more}}}\n'
         ).encode("ascii")
-        self.remembered.keep(line)
+        self.remembered.keep(exchange.request_id, line)
         if not is_logged:
             return
         if not self._is_json:
@@ -98,7 +99,7 @@ class AccessLog:
             "origin": "proxy",
             "reason": reason.value,
         }
-        self.remembered.keep(json.dumps(told).encode())
+        self.remembered.keep(request_id, json.dumps(told).encode())
 
     def flush(self) -> None:
         """Write what there is."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import deque
 from typing import Final, final
 
 MOST: Final = 4096
@@ -15,31 +14,34 @@ _LONGEST_ERROR: Final = 128
 
 @final
 class Remembered:
-    """The last lines."""
+    """The last lines by their requests' ids: at least 4,096 of them, or 4 MiB, and at most twice as many.
 
-    __slots__ = ("_bytes", "_lines")
+    Of two generations the older one is forgotten as a whole once the younger one is full: to keep a line then costs no
+    more than to put it into a dictionary.
+    """
+
+    __slots__ = ("_bytes", "_older", "_younger")
 
     def __init__(self) -> None:
         """Remember nothing yet."""
-        self._lines: deque[bytes] = deque()
+        self._younger: dict[bytes, bytes] = {}
+        self._older: dict[bytes, bytes] = {}
         self._bytes = 0
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(self._younger) + len(self._older)
 
-    def keep(self, line: bytes) -> None:
-        """Remember a line, a JSON object with its id near the beginning; older ones make room."""
-        lines = self._lines
-        lines.append(line)
-        self._bytes += len(line)
-        while len(lines) > MOST or self._bytes > MOST_BYTES:
-            self._bytes -= len(lines.popleft())
+    def keep(self, request_id: bytes, line: bytes) -> None:
+        """Remember a request by its line, a JSON object."""
+        younger = self._younger
+        younger[request_id] = line
+        self._bytes = size = self._bytes + len(line)
+        if size >= MOST_BYTES or len(younger) >= MOST:
+            self._older, self._younger, self._bytes = younger, {}, 0
 
-    def find(self, request_id: str) -> dict[str, object] | None:
+    def find(self, request_id: bytes) -> dict[str, object] | None:
         """Return what is known of a request; None: nothing any more. What is very long is cut, to 32 KiB as JSON."""
-        # Quotation marks within values are escaped, so nothing that a client sends looks like this.
-        wanted = f'"id": {json.dumps(request_id)}'.encode()
-        line = next((line for line in reversed(self._lines) if wanted in line), None)
+        line = self._younger.get(request_id) or self._older.get(request_id)
         if line is None:
             return None
         told: dict[str, object] = json.loads(line)

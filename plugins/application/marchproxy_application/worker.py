@@ -94,7 +94,7 @@ class Application(Relay):
     def asked(self, question: Question) -> object:
         """Say what became of a request, or forget what is cached."""
         if isinstance(question, Recall):
-            return self.access_log.remembered.find(question.request_id)
+            return self.access_log.remembered.find(question.request_id.encode())
         service = self.services.get(question.service)
         return service.purge(question) if isinstance(service, HttpService) else 0
 
