@@ -9,11 +9,17 @@ from __future__ import annotations
 
 import time
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol, final
+from typing import TYPE_CHECKING, final
 
 from marchproxy_application.serving.caching import Caching, answer_again
 from marchproxy_application.serving.coding import Coding, coding_of
 from marchproxy_application.serving.own_answers import STATUS_OF, own_answer
+from marchproxy_application.serving.trying import (
+    REPEATABLE_METHODS,
+    RETRY_STATUS,
+    may_ask_another,
+    may_repeat,
+)
 from marchproxy_application.streams import Stream
 from marchproxy_application.websocket.tunnel import Tunnel
 from marchproxy_core.drops import DropReason
@@ -29,97 +35,14 @@ if TYPE_CHECKING:
     from marchproxy_application.backends.pool import Pool
     from marchproxy_application.cache.answers import Fetch
     from marchproxy_application.http1.fields import Field
+    from marchproxy_application.serving.client import Client
     from marchproxy_application.serving.preparing import PreparedAnswer, PreparedRequest
     from marchproxy_application.serving.service import HttpService
-    from marchproxy_core.relay.accepting import Address
 
-REPEATABLE_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
-"""Idempotent ones (RFC 9110, section 9.2.2): asked twice is as good as asked once."""
 MOST_KEPT_BYTES = 1 << 16
 """How much of a request's body is kept, until a backend takes it and for another try."""
 _CLOSING_S = 2.0
 """How long both ends of a WebSocket may take to answer its Close."""
-_MOST_STALE = 3
-"""How often a request finds that a connection that waited is dead before only fresh ones are tried."""
-
-_RETRY_ON = {
-    DropReason.BACKEND_REFUSED: RetryOn.CONNECT,
-    DropReason.BACKEND_TIMEOUT: RetryOn.CONNECT,
-    DropReason.BACKEND_TLS_FAILED: RetryOn.CONNECT,
-    DropReason.NO_SOURCE_PORT: RetryOn.CONNECT,
-    DropReason.FLUSHED: RetryOn.CONNECT,
-    DropReason.BACKEND_RESET: RetryOn.RESET,
-}
-_RETRY_STATUS = {502: RetryOn.STATUS_502, 503: RetryOn.STATUS_503, 504: RetryOn.STATUS_504}
-
-
-class Client(Protocol):
-    """Who asked: a connection of HTTP/1.1, or a stream of HTTP/2."""
-
-    address: bytes
-    """The client's, without a port."""
-    scheme: bytes
-    """``http`` or ``https``."""
-    version: str
-    """Of HTTP, for the log."""
-
-    @property
-    def ends(self) -> tuple[Address, Address]:
-        """Who it is and where it connected to, for a PROXY header."""
-        ...
-
-    @property
-    def is_full(self) -> bool:
-        """Whether it has so much to send that whoever has more should stop."""
-        ...
-
-    def origin_of(self, host: bytes) -> bytes:
-        """Return the lines that tell a backend where its requests for a host come from."""
-        ...
-
-    def answer(
-        self, exchange: Exchange, answer: PreparedAnswer, more: bytes, body: bytes, *, is_over: bool
-    ) -> None:
-        """Send the head of the answer and what there is of its body.
-
-        Args:
-            exchange: The request that it answers.
-            answer: The head.
-            more: Field lines of this answer alone.
-            body: The first bytes.
-            is_over: Whether those are all.
-        """
-        ...
-
-    def answer_interim(self, answer: PreparedAnswer) -> None:
-        """Send a head that another one follows."""
-        ...
-
-    def answer_upgrade(
-        self, exchange: Exchange, answer: PreparedAnswer, more: bytes, backend: BackendConnection
-    ) -> None:
-        """Send the head that changes the protocol; bytes go through as they are from here on."""
-        ...
-
-    def answer_body(self, data: bytes) -> None:
-        """Send more of the body."""
-        ...
-
-    def answer_end(self, data: bytes, trailers: list[Field]) -> None:
-        """Send the last of the body."""
-        ...
-
-    def answer_cut(self) -> None:
-        """End so that nobody takes what was sent for the whole answer."""
-        ...
-
-    def request_wanted(self) -> None:
-        """Go on with the request's body."""
-        ...
-
-    def over(self, exchange: Exchange) -> None:
-        """Go on with what comes next: the exchange is over, and its answer was sent or cut."""
-        ...
 
 
 @final
@@ -162,13 +85,14 @@ class Exchange:
     counted_in = 0
     counted_out = 0
     """How much of them the service's counters have already."""
-    _answer_begun = False
+    answer_begun = False
     _kept: bytearray | None = None
     """The body as far as it has come; None once it is too long to be sent twice."""
     trailers: tuple[Field, ...] | list[Field] = ()
     """Behind the request's body, once it is over."""
-    _retries = 0
-    _stale = 0
+    retries = 0
+    stale = 0
+    """How often a connection was found to be dead, which is no fault of its backend."""
 
     @property
     def is_upgraded(self) -> bool:
@@ -291,7 +215,7 @@ class Exchange:
             return due_s
         retry = self.service.http.retry
         due_s = self.due_s
-        if not self._answer_begun and retry.try_timeout_s is not None:
+        if not self.answer_begun and retry.try_timeout_s is not None:
             due_s = min(due_s, self._try_began_s + retry.try_timeout_s)
         if self.backend is not None and not self.is_held and self.request_over:
             due_s = min(due_s, self.touched_s + settings.read_timeout)
@@ -360,7 +284,7 @@ class Exchange:
         if not is_stale and reason not in (DropReason.NO_SOURCE_PORT, DropReason.FLUSHED):
             self.service.carried.failed(pool.endpoint, error)
         self.reason = reason
-        if self._may_repeat(reason, sent=sent, is_stale=is_stale) and not answered:
+        if may_repeat(self, reason, sent=sent, is_stale=is_stale) and not answered:
             self._repeat(is_stale=is_stale)
         else:
             self.refuse(reason)
@@ -389,7 +313,7 @@ class Exchange:
         self._leave_backend()
         self.status = answer.head.status
         self.origin = "cache"
-        self._answer_begun = True
+        self.answer_begun = True
         self.bytes_out += len(body)
         self.client.answer(self, answer, self._more_lines(), body, is_over=True)
         self._finish(None)
@@ -491,7 +415,7 @@ class Exchange:
         """
         if self.is_over:
             return
-        if self._answer_begun:
+        if self.answer_begun:
             self._cut(reason)
             return
         hit = self.caching.failed() if self.caching is not None else None
@@ -500,7 +424,7 @@ class Exchange:
             return
         self.status = status or STATUS_OF.get(reason, 503)
         self.origin = "proxy"
-        self._answer_begun = True
+        self.answer_begun = True
         answer, body = own_answer(self.status, self.request_id, is_head=self.method == b"HEAD")
         self.bytes_out += len(body)
         self._leave_backend()
@@ -526,14 +450,15 @@ class Exchange:
             kept += data
 
     @property
-    def _is_all_kept(self) -> bool:
+    def is_all_kept(self) -> bool:
+        """Whether the request can be sent from its beginning."""
         return self._kept is not None or (self.request_over and not self.prepared.head.has_body)
 
     def _begin_answer(self, answer: PreparedAnswer) -> bool:
         """Take note of an answer's head; false when it is not passed on, since another backend is asked."""
         status = answer.head.status
-        retry_on = _RETRY_STATUS.get(status)
-        if retry_on is not None and retry_on in self.service.http.retry.on and self._may_ask_another():
+        retry_on = RETRY_STATUS.get(status)
+        if retry_on is not None and retry_on in self.service.http.retry.on and may_ask_another(self):
             self._note_attempt(f"answered {status}")
             self._leave_backend()
             self._repeat(is_stale=False)
@@ -545,7 +470,7 @@ class Exchange:
                 self.caching.answer(hit)
                 return False
         self.status = status
-        self._answer_begun = True
+        self.answer_begun = True
         self.service.carried.worked(self.pool.endpoint)  # type: ignore[union-attr]
         return True
 
@@ -556,39 +481,19 @@ class Exchange:
         if self.client.is_full and not self.is_over:
             self.is_held = True
 
-    def _may_repeat(self, reason: DropReason, *, sent: bool, is_stale: bool) -> bool:
-        if not self._is_all_kept or self._answer_begun or self.is_over:
-            return False  # the body is gone, or the client has heard something already
-        if sent and self.method not in REPEATABLE_METHODS:
-            return False
-        if is_stale:
-            return self._stale < _MOST_STALE
-        retry = self.service.http.retry
-        return _RETRY_ON.get(reason) in retry.on and self._retries < retry.most and self.service.budget.take()
-
-    def _may_ask_another(self) -> bool:
-        retry = self.service.http.retry
-        return (
-            self.method in REPEATABLE_METHODS
-            and self._is_all_kept
-            and self._retries < retry.most
-            and len(self.tried) < len(self.service.pools)
-            and self.service.budget.take()
-        )
-
     def _repeat(self, *, is_stale: bool) -> None:
         if is_stale:
-            self._stale += 1
+            self.stale += 1
             self.tried = self.tried[:-1]  # the backend itself may be well
         else:
-            self._retries += 1
+            self.retries += 1
             self.service.carried.counts[self.service.carried.first_cell + RETRIES] += 1
             if len(self.tried) >= len(self.service.pools):
                 self.tried = ()
         self.find_backend()
 
     def _too_late(self, now_s: float) -> None:
-        if self._answer_begun:
+        if self.answer_begun:
             self._cut(DropReason.REQUEST_TIMEOUT if now_s >= self.due_s else DropReason.READ_TIMEOUT)
             return
         limit_s = now_s - self._try_began_s
@@ -599,7 +504,7 @@ class Exchange:
         if pool is not None:
             self.service.carried.failed(pool.endpoint, f"no answer within {limit_s:.3g} s")
         retry = self.service.http.retry
-        if not is_out_of_time and RetryOn.TIMEOUT in retry.on and self._may_ask_another():
+        if not is_out_of_time and RetryOn.TIMEOUT in retry.on and may_ask_another(self):
             self._repeat(is_stale=False)
         else:
             self.refuse(DropReason.REQUEST_TIMEOUT if is_out_of_time else DropReason.READ_TIMEOUT, status=504)

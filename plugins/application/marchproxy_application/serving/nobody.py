@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, final
 if TYPE_CHECKING:
     from marchproxy_application.backends.connection import BackendConnection
     from marchproxy_application.http1.fields import Field
-    from marchproxy_application.serving.exchange import Client, Exchange
+    from marchproxy_application.serving.client import Client
+    from marchproxy_application.serving.exchange import Exchange
     from marchproxy_application.serving.preparing import PreparedAnswer
 
 

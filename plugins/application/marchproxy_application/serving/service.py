@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from marchproxy_application.cache.answers import Fetch
     from marchproxy_application.http1.fields import Field, HasFields
     from marchproxy_application.http1.response import ResponseHead
-    from marchproxy_application.serving.exchange import Client
+    from marchproxy_application.serving.client import Client
     from marchproxy_application.serving.front import Fronts
     from marchproxy_application.tls.files import Unusable
     from marchproxy_application.worker import Application
