@@ -16,7 +16,9 @@ CLOSE = b"Connection: close\r\n"
 KEEP_ALIVE = b"Connection: keep-alive\r\n"
 
 
-def passed_on(fields: Iterable[Field], dropped: frozenset[bytes], rules: HeaderRules | None = None) -> list[Field]:
+def passed_on(
+    fields: Iterable[Field], dropped: frozenset[bytes], rules: HeaderRules | None = None
+) -> list[Field]:
     """Return the fields that the other side gets, before those of our own.
 
     Args:
@@ -28,9 +30,7 @@ def passed_on(fields: Iterable[Field], dropped: frozenset[bytes], rules: HeaderR
     if rules is None:
         return kept
     gone = {name.lower().encode("latin-1") for name in (*rules.remove, *(name for name, _ in rules.set))}
-    added = [
-        read_field(f"{name}: {value}".encode("latin-1")) for name, value in (*rules.set, *rules.add)
-    ]
+    added = [read_field(f"{name}: {value}".encode("latin-1")) for name, value in (*rules.set, *rules.add)]
     return [field for field in kept if field.name not in gone] + added
 
 
