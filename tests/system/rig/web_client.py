@@ -140,16 +140,17 @@ class WebSocket:
         factory=lambda: wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
     )
 
-    async def open(self, path: str = "/", **fields: str) -> None:
-        """Ask for it, and hear the backend's name."""
+    async def open(self, path: str = "/", *, named: bool = True, **fields: str) -> None:
+        """Ask for it, and hear the backend's name where it says one."""
         headers = [(name.replace("_", "-").encode(), value.encode()) for name, value in fields.items()]
         request = Request(host="localhost", target=path, extra_headers=headers)
         with trio.fail_after(LONGEST_S):
             await self.stream.send_all(self._socket.send(request))
             assert isinstance(await self._next(), AcceptConnection)
-            name = await self._next()
-        assert isinstance(name, TextMessage)
-        self.server = name.data
+            if named:
+                name = await self._next()
+                assert isinstance(name, TextMessage)
+                self.server = name.data
 
     async def echoes(self, text: str = "ping") -> bool:
         """Whether it still works, from end to end."""
@@ -187,9 +188,14 @@ class WebSocket:
 
 
 async def web_socket(
-    service: Service, context: ssl.SSLContext | None = None, path: str = "/", **fields: str
+    service: Service,
+    context: ssl.SSLContext | None = None,
+    path: str = "/",
+    *,
+    named: bool = True,
+    **fields: str,
 ) -> WebSocket:
     """Open a WebSocket."""
     opened = WebSocket(await connect(service, context))
-    await opened.open(path, **fields)
+    await opened.open(path, named=named, **fields)
     return opened
