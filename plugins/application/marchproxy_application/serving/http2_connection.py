@@ -6,39 +6,17 @@ something. Frames are looked at before h2 sees them (``http2/frames.py``).
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
-from h2.config import H2Configuration
-from h2.connection import H2Connection
-from h2.events import (
-    DataReceived,
-    Event,
-    PingAckReceived,
-    RemoteSettingsChanged,
-    RequestReceived,
-    StreamEnded,
-    StreamReset,
-    TrailersReceived,
-    WindowUpdated,
-)
-from h2.exceptions import DenialOfServiceError, ProtocolError
-from h2.settings import SettingCodes, Settings
-from hyperframe.frame import GoAwayFrame
-
-from marchproxy_application.http1.refusals import Refused
 from marchproxy_application.http1.writing import origin_lines
-from marchproxy_application.http2.answers import ReadyEncoder
-from marchproxy_application.http2.frames import MOST_FRAME_BYTES, BadFrame, Flood, FrameReader
-from marchproxy_application.http2.heads import Malformed, read_trailers
-from marchproxy_application.http2.remembering import RememberingDecoder
-from marchproxy_application.serving.http2_stream import (
+from marchproxy_application.http2.frames import FrameReader
+from marchproxy_application.serving.http2_incoming import Ended, Incoming
+from marchproxy_application.serving.http2_outgoing import Outgoing
+from marchproxy_application.serving.http2_protocol import (
     ENHANCE_YOUR_CALM,
+    INTERNAL_ERROR,
     NO_ERROR,
-    PROTOCOL_ERROR,
-    REFUSED_STREAM,
-    Http2Stream,
+    ServerConnection,
 )
 from marchproxy_application.streams import MOST_WAITING, Stream
 from marchproxy_core.drops import DropReason
@@ -49,12 +27,10 @@ if TYPE_CHECKING:
     from marchproxy_application.serving.admitting import Admission
     from marchproxy_application.serving.front import Front
     from marchproxy_application.serving.http1_connection import Http1Connection
+    from marchproxy_application.serving.http2_stream import Http2Stream
     from marchproxy_core.config import Settings as ProxySettings
     from marchproxy_core.relay.accepting import Address
 
-MOST_STREAMS: Final = 100
-CONNECTION_WINDOW: Final = 1 << 20
-STREAM_WINDOW: Final = 1 << 18
 _ANY_STREAM: Final = (1 << 31) - 1
 _DRAIN_STEP_S: Final = 1.0
 _DRAIN_PING: Final = b"draining"
@@ -62,17 +38,6 @@ _MOST_READS: Final = 8
 _LINGER_S: Final = 2.0
 _LINGER_BYTES: Final = 1 << 20
 _BROKEN: Final = 0x008 | 0x010  # EPOLLERR | EPOLLHUP
-_CONFIG: Final = H2Configuration(
-    client_side=False,
-    header_encoding=None,
-    # Judged by http2/heads.py: there what is malformed ends its stream, in h2 it would end the connection.
-    validate_inbound_headers=False,
-    normalize_inbound_headers=False,
-    validate_outbound_headers=False,
-    normalize_outbound_headers=False,
-)
-_STATUS: Final = ((b":status", b"200"),)
-_INTERIM: Final = ((b":status", b"100"),)
 
 
 @final
@@ -82,29 +47,27 @@ class Http2Connection(Stream):
     __slots__ = (
         "_carried",
         "_drain_due_s",
-        "_encoder",
         "_h2",
-        "_handlers",
         "_idle_since_s",
+        "_incoming",
         "_is_due",
         "_is_lingering",
-        "_last_number",
         "_lingered",
         "_origin",
         "_origin_host",
-        "_queue",
         "_reader",
-        "_said",
-        "_streams",
         "_within_since_s",
         "address",
         "asked",
         "front",
+        "last_number",
+        "outgoing",
         "peer",
         "port",
         "proxied",
         "scheme",
         "settings",
+        "streams",
     )
 
     def __init__(self, front: Front, sock: SocketType, peer: Address) -> None:
@@ -121,40 +84,28 @@ class Http2Connection(Stream):
         """What the client had to prove, as ``Admitter.asked``."""
         self._carried = front.owner.carried
         self.settings: ProxySettings = self._carried.settings
-        self._streams: dict[int, Http2Stream] = {}
-        self._queue: deque[Http2Stream] = deque()
-        """Streams that have something to send and, as far as is known, may."""
-        self._said = b""
-        """What is written before what h2 has: GOAWAY frames of ours, as it takes no stream further after its own."""
+        self.streams: dict[int, Http2Stream] = {}
         self._is_due = False
         self._is_lingering = False
         self._lingered = 0
         self._drain_due_s = 0.0
         """Until when the second step of a drain may wait; 0: no drain."""
-        self._last_number = _ANY_STREAM
+        self.last_number = _ANY_STREAM
         """The last stream that is served."""
         self._idle_since_s = self._within_since_s = self.loop.now_s
         self._origin_host: bytes | None = None
         self._origin = b""
         http = front.owner.http
+        has_websocket = any(service.carried.work.service.websocket for service in front.members)
         self._reader = FrameReader(2 * http.max_header_bytes)
-        self._encoder = ReadyEncoder()
-        self._h2 = _new_h2(front, self._encoder)
-        self._handlers: dict[type[Event], Callable[[Event], None]] = {
-            RequestReceived: self._on_request,
-            DataReceived: self._on_data,
-            TrailersReceived: self._on_trailers,
-            StreamEnded: self._on_end,
-            StreamReset: self._on_reset,
-            WindowUpdated: self._on_window,
-            RemoteSettingsChanged: self._on_settings,
-            PingAckReceived: self._on_ping_answer,
-        }
+        self._h2 = ServerConnection(http, websocket=has_websocket)
+        self._incoming = Incoming(self, self._h2, self._reader)
+        self.outgoing: Outgoing = Outgoing(self._h2, self._reader, self.speak_soon)
 
     def start(self, early: bytes = b"") -> None:
         """Say our settings, and read what has come already; the connection is counted by whoever let it in."""
         self.loop.expire_at(self, self.loop.now_s + self.settings.read_timeout)
-        self.flush_soon()
+        self.speak_soon()
         if early:
             self._received(early)
         if self.readable:
@@ -206,7 +157,7 @@ class Http2Connection(Stream):
         if self._is_lingering:
             self._shut_down()
             return
-        self.flush_soon()
+        self.speak_soon()
         if self.readable:
             self.loop.again(self._read_again)
 
@@ -231,19 +182,18 @@ class Http2Connection(Stream):
         if self._drain_due_s:
             if now_s >= self._drain_due_s:
                 self._say_last()
-            else:
-                due_s = self._drain_due_s
+            due_s = min(due_s, self._drain_due_s)
         if self._reader.is_within:
             due_s = min(due_s, self._within_since_s + settings.read_timeout)
             if now_s >= due_s:
                 self._end(ENHANCE_YOUR_CALM, DropReason.READ_TIMEOUT)
                 return now_s + _LINGER_S
-        if not self._streams:
+        if not self.streams:
             due_s = min(due_s, self._idle_since_s + settings.keep_alive_timeout)
             if now_s >= due_s:
                 self._end(NO_ERROR, None)
                 return now_s + _LINGER_S
-        for stream in tuple(self._streams.values()):
+        for stream in tuple(self.streams.values()):
             due_s = min(due_s, stream.look(now_s))
         return None if self.closed else due_s
 
@@ -261,69 +211,24 @@ class Http2Connection(Stream):
             self._origin = origin_lines(client=self.address, scheme=self.scheme, port=self.port, host=host)
         return self._origin
 
-    def send_head(self, stream: Http2Stream, block: bytes, *, ends: bool) -> None:
-        """Send a header block.
-
-        Args:
-            stream: Whose it is.
-            block: As it is encoded.
-            ends: Whether the stream ends with it.
-        """
-        self._encoder.block = block
-        # h2 looks at the status alone: whether another head follows.
-        status = _INTERIM if block.startswith(b"\x08\x031") else _STATUS
-        self._h2.send_headers(stream.number, status, end_stream=ends)
-        if ends:
-            stream.has_ended = True
-        self.flush_soon()
-
-    def send_data(self, stream: Http2Stream, data: bytes, *, ends: bool) -> None:
-        """Send a part of a body, for which there is room in the windows."""
-        self._h2.send_data(stream.number, data, end_stream=ends)
-        self._reader.sent_data(1)
-        if ends:
-            stream.has_ended = True
-
-    def queue(self, stream: Http2Stream) -> None:
-        """Have a stream send what it has, when it is its turn."""
-        if not stream.is_queued:
-            stream.is_queued = True
-            self._queue.append(stream)
-            self.flush_soon()
-
-    def acknowledge(self, stream: Http2Stream, size: int) -> None:
-        """Open the client's windows again."""
-        if size and not self.closed and not self._is_lingering:
-            self._h2.acknowledge_received_data(size, stream.number)
-            self.flush_soon()
-
-    def reset(self, stream: Http2Stream, code: int) -> None:
-        """End a stream before its time; its exchange is over, or is told by whoever calls."""
-        if not stream.has_ended or not stream.request_over:
-            stream.has_ended = stream.request_over = True
-            if not self.closed and not self._is_lingering:
-                self._h2.reset_stream(stream.number, code)
-                self.flush_soon()
-
     def abandon(self, stream: Http2Stream, code: int, reason: DropReason) -> None:
         """Reset a stream for its client's fault, and end its exchange."""
         self._carried.drop(reason)
-        self.reset(stream, code)
+        stream.reset(code)
         stream.gone()
 
     def leave(self, stream: Http2Stream) -> None:
         """Forget a stream that is over; what its client still sends is of no use to anybody."""
-        if self._streams.pop(stream.number, None) is None:
+        if self.streams.pop(stream.number, None) is None:
             return
         if not stream.request_over:
             stream.request_over = True
-            if not self.closed and not self._is_lingering:
-                self._h2.reset_stream(stream.number, NO_ERROR)  # RFC 9113, section 8.1
-        if not self._streams:
+            self.outgoing.reset(stream.number, NO_ERROR)  # RFC 9113, section 8.1
+        if not self.streams:
             self._idle_since_s = self.loop.now_s
-        self.flush_soon()
+        self.speak_soon()
 
-    def flush_soon(self) -> None:
+    def speak_soon(self) -> None:
         """Write what there is at the end of this turn."""
         if not self._is_due:
             self._is_due = True
@@ -341,12 +246,12 @@ class Http2Connection(Stream):
 
     def go_away(self) -> None:
         """Take no new streams, in two steps (RFC 9113, section 6.8), and close after the last one."""
-        if self._drain_due_s or self._is_lingering or self.closed:
+        if self._drain_due_s or self.is_ending:
             return
         self._drain_due_s = self.loop.now_s + _DRAIN_STEP_S
-        self._say_goodbye(_ANY_STREAM, NO_ERROR)
+        self.outgoing.goodbye(_ANY_STREAM, NO_ERROR)
         self._h2.ping(_DRAIN_PING)
-        for stream in tuple(self._streams.values()):
+        for stream in tuple(self.streams.values()):
             stream.go_away()
         self.loop.expire_by(self, self._drain_due_s)
 
@@ -372,121 +277,13 @@ class Http2Connection(Stream):
         if not self._reader.is_within:
             self._within_since_s = now_s
         try:
-            whole = self._reader.feed(data, now_s)
-            if whole:
-                self._handle(self._h2.receive_data(whole))
-        except (Flood, DenialOfServiceError):
-            self._end(ENHANCE_YOUR_CALM, DropReason.HTTP2_FLOOD)
-        except BadFrame as bad:
-            self._end(bad.code, DropReason.HTTP2_ERROR)
-        except ProtocolError as error:
-            self._h2.clear_outbound_data_buffer()  # its GOAWAY: ours says the same
-            self._end(int(error.error_code), DropReason.HTTP2_ERROR)
-        if self._reader.is_within:
+            if self._incoming.received(data):
+                self._within_since_s = now_s
+        except Ended as ended:
+            self._end(ended.code, ended.reason)
+        if self._reader.is_within and not self.is_ending:
             self.loop.expire_by(self, self._within_since_s + self.settings.read_timeout)
-        self.flush_soon()
-
-    def _handle(self, events: list[Event]) -> None:
-        handlers = self._handlers
-        for event in events:
-            handler = handlers.get(type(event))
-            if handler is not None:
-                handler(event)
-                if self.closed or self._is_lingering:
-                    return
-
-    def _on_request(self, event: Event) -> None:
-        assert isinstance(event, RequestReceived)
-        number = event.stream_id
-        assert number is not None
-        is_over = event.stream_ended is not None
-        stream = Http2Stream(self, number, request_over=is_over)
-        if len(self._streams) >= MOST_STREAMS or number > self._last_number:
-            self.reset(stream, REFUSED_STREAM) if not is_over else self._h2.reset_stream(
-                number, REFUSED_STREAM
-            )
-            self._reader.reset(self.loop.now_s)
-            return
-        self._streams[number] = stream
-        front = self.front
-        try:
-            routed = front.routed_http2(tuple(event.headers or ()), is_over=is_over)
-        except Malformed:
-            self._refuse(stream)
-            return
-        except Refused as refused:
-            stream.answer_alone(refused.refusal.status, DropReason(refused.refusal.name.lower()))
-            return
-        if routed.is_misdirected or self.asked != front.admitter.asked:
-            stream.answer_alone(421, DropReason.MISDIRECTED)
-            return
-        if routed.service is None or routed.prepared is None:
-            stream.answer_alone(404, DropReason.NO_ROUTE)
-            return
-        self.loop.expire_by(self, self.loop.now_s + routed.service.look_after_s)
-        stream.begin(routed.service, routed.prepared)
-
-    def _refuse(self, stream: Http2Stream) -> None:
-        """Reset a stream whose fields are malformed (RFC 9113, section 8.1.1)."""
-        self._carried.drop(DropReason.HTTP2_ERROR)
-        if not stream.has_ended:
-            self._h2.reset_stream(stream.number, PROTOCOL_ERROR)
-        stream.gone()
-        self._reader.reset(self.loop.now_s)
-
-    def _on_data(self, event: Event) -> None:
-        assert isinstance(event, DataReceived)
-        number, size = event.stream_id, event.flow_controlled_length or 0
-        assert number is not None
-        stream = self._streams.get(number)
-        if stream is not None:
-            stream.received(event.data or b"", size)
-        elif size:
-            self._h2.acknowledge_received_data(size, number)
-
-    def _on_trailers(self, event: Event) -> None:
-        assert isinstance(event, TrailersReceived)
-        stream = self._streams.get(event.stream_id or 0)
-        if stream is None:
-            return
-        try:
-            stream.trailed(read_trailers(event.headers or ()))
-        except Malformed:
-            self._refuse(stream)
-
-    def _on_end(self, event: Event) -> None:
-        assert isinstance(event, StreamEnded)
-        stream = self._streams.get(event.stream_id or 0)
-        if stream is not None:
-            stream.request_ended()
-
-    def _on_reset(self, event: Event) -> None:
-        assert isinstance(event, StreamReset)
-        if not event.remote_reset:
-            self._reader.reset(self.loop.now_s)
-        stream = self._streams.get(event.stream_id or 0)
-        if stream is not None:
-            stream.gone()
-
-    def _on_window(self, event: Event) -> None:
-        assert isinstance(event, WindowUpdated)
-        if event.stream_id:
-            stream = self._streams.get(event.stream_id)
-            if stream is not None and stream.has_more:
-                self.queue(stream)
-        elif self._queue:
-            self.flush_soon()
-
-    def _on_settings(self, event: Event) -> None:
-        assert isinstance(event, RemoteSettingsChanged)
-        for stream in self._streams.values():
-            if stream.has_more:
-                self.queue(stream)
-
-    def _on_ping_answer(self, event: Event) -> None:
-        assert isinstance(event, PingAckReceived)
-        if self._drain_due_s and event.ping_data == _DRAIN_PING:
-            self._say_last()
+        self.speak_soon()
 
     def _ended(self) -> None:
         """Handle the end of what the client sends: who reads no answer needs none, and a half-open HTTP/2 is none."""
@@ -499,69 +296,47 @@ class Http2Connection(Stream):
         self._is_due = False
         if self.closed:
             return
-        if not self._is_lingering:
-            self._send_waiting()
-        data = self._h2.data_to_send() or b""
-        if self._said:
-            data, self._said = self._said + data, b""
+        data = self.outgoing.gather(MOST_WAITING - self.unsent)
         if data:
             self.write(data)
         if self.closed:
             return
+        if self.outgoing.has_failed:
+            self._end(INTERNAL_ERROR, DropReason.HTTP2_ERROR)
         if self._is_lingering:
-            if not self.unsent:
+            if not self.unsent and not self._is_due:
                 self._shut_down()
-        elif not self._streams and (self._last_number != _ANY_STREAM or self._reader.has_said_goodbye):
+        elif not self.streams and (self.last_number != _ANY_STREAM or self._reader.has_said_goodbye):
             self._linger()
-        elif self._queue and not self.unsent and self._h2.outbound_flow_control_window > 0:
-            self.flush_soon()
-
-    def _send_waiting(self) -> None:
-        """Have each stream send a frame, in turn, until nobody has more, or may send more."""
-        queue, h2 = self._queue, self._h2
-        room = MOST_WAITING - self.unsent
-        for _ in range(len(queue) + room // MOST_FRAME_BYTES):
-            if not queue or room <= 0:
-                return
-            stream = queue[0]
-            if not stream.has_more:
-                queue.popleft()
-                stream.is_queued = False
-                continue
-            most = min(h2.max_outbound_frame_size, MOST_FRAME_BYTES)
-            if stream.unsent:
-                if h2.outbound_flow_control_window <= 0:
-                    return
-                most = min(most, h2.local_flow_control_window(stream.number))
-            queue.popleft()
-            if most > 0:
-                room -= stream.send_frame(most)
-                if stream.has_more:
-                    queue.append(stream)
-                    continue
-            stream.is_queued = False
+        elif not self.unsent and self.outgoing.may_go_on:
+            self.speak_soon()
 
     # Ending.
 
-    def _say_goodbye(self, last: int, code: int) -> None:
-        frame = GoAwayFrame(0, last_stream_id=last, error_code=code)
-        self._said += (self._h2.data_to_send() or b"") + frame.serialize()
-        self.flush_soon()
+    @property
+    def is_ending(self) -> bool:
+        """Whether nothing that comes is of any meaning any more."""
+        return self.closed or self._is_lingering
+
+    def pinged(self, data: bytes) -> None:
+        """Take note of the answer to a ping: who has answered that of a drain has seen the GOAWAY before it."""
+        if self._drain_due_s and data == _DRAIN_PING:
+            self._say_last()
 
     def _say_last(self) -> None:
         """Make the second step of a drain."""
-        if self._last_number == _ANY_STREAM:
-            self._last_number = self._h2.highest_inbound_stream_id
-            self._say_goodbye(self._last_number, NO_ERROR)
+        if self.last_number == _ANY_STREAM:
+            self.last_number = self._h2.highest_inbound_stream_id
+            self.outgoing.goodbye(self.last_number, NO_ERROR)
         self._drain_due_s = float("inf")
 
     def _end(self, code: int, reason: DropReason | None) -> None:
         """Say why, and close; streams end with it."""
-        if self.closed or self._is_lingering:
+        if self.is_ending:
             return
         if reason is not None:
             self._carried.drop(reason)
-        self._say_goodbye(self._h2.highest_inbound_stream_id, code)
+        self.outgoing.goodbye(self._h2.highest_inbound_stream_id, code)
         self._linger()
 
     def _linger(self) -> None:
@@ -569,7 +344,7 @@ class Http2Connection(Stream):
         self._is_lingering = True
         self._forget_streams()
         self.loop.expire_at(self, self.loop.now_s + _LINGER_S)
-        self.flush_soon()
+        self.speak_soon()
 
     def _shut_down(self) -> None:
         try:
@@ -582,30 +357,7 @@ class Http2Connection(Stream):
             self.loop.again(self._read_again)
 
     def _forget_streams(self) -> None:
-        for stream in tuple(self._streams.values()):
+        self.outgoing.forget()
+        for stream in tuple(self.streams.values()):
             stream.gone()
-        self._streams.clear()
-        self._queue.clear()
-
-
-def _new_h2(front: Front, encoder: ReadyEncoder) -> H2Connection:
-    http = front.owner.http
-    has_websocket = any(service.carried.work.service.websocket for service in front.members)
-    values = {
-        SettingCodes.MAX_CONCURRENT_STREAMS: MOST_STREAMS,
-        SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
-        SettingCodes.MAX_HEADER_LIST_SIZE: http.max_header_bytes + 32 * http.max_headers,
-    }
-    if has_websocket:
-        values[SettingCodes.ENABLE_CONNECT_PROTOCOL] = 1
-    connection = H2Connection(_CONFIG)
-    connection.encoder = encoder
-    # Twice of what is said: whoever asks for a little too much is told so, not thrown out.
-    connection.decoder = RememberingDecoder(2 * (http.max_header_bytes + 32 * http.max_headers))
-    connection.local_settings = Settings(client=False, initial_values=values)
-    connection.initiate_connection()
-    connection.increment_flow_control_window(CONNECTION_WINDOW - 65535)
-    # h2 ends the connection of whoever opens one stream too many; we refuse the stream.
-    values[SettingCodes.MAX_CONCURRENT_STREAMS] = 2 * MOST_STREAMS
-    connection.local_settings = Settings(client=False, initial_values=values)
-    return connection
+        self.streams.clear()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, final
 from marchproxy_application.http2.answers import block_of, lines_block, trailers_block
 from marchproxy_application.http2.websocket import accept_of, new_key
 from marchproxy_application.serving.exchange import Exchange
+from marchproxy_application.serving.http2_protocol import CANCEL, INTERNAL_ERROR
 from marchproxy_application.serving.own_answers import own_answer
 from marchproxy_core.drops import DropReason
 
@@ -23,13 +24,6 @@ _MOST_WAITING: Final = 1 << 16
 """How much of one answer may wait before its backend is held."""
 _GRACE_S: Final = 5.0
 
-NO_ERROR: Final = 0x0
-PROTOCOL_ERROR: Final = 0x1
-INTERNAL_ERROR: Final = 0x2
-REFUSED_STREAM: Final = 0x7
-CANCEL: Final = 0x8
-ENHANCE_YOUR_CALM: Final = 0xB
-
 
 @final
 class Http2Stream:
@@ -39,6 +33,7 @@ class Http2Stream:
         "_early",
         "_has_body",
         "_key",
+        "_out",
         "_trailers",
         "_trailers_out",
         "_unacknowledged",
@@ -65,6 +60,7 @@ class Http2Stream:
             request_over: Whether that head was all.
         """
         self.connection = connection
+        self._out = connection.outgoing
         self.number = number
         self.address = connection.address
         self.scheme = connection.scheme
@@ -116,7 +112,7 @@ class Http2Stream:
         self.moved_s = self.connection.loop.now_s
         exchange = self.exchange
         if exchange is None:
-            self.connection.acknowledge(self, size)
+            self._out.acknowledge(self.number, size)
             return
         if self._key and not exchange.is_upgraded:
             self._early.append(data)
@@ -127,7 +123,7 @@ class Http2Stream:
         if self.exchange is exchange and exchange.holds_request:
             self._unacknowledged += size
         else:
-            self.connection.acknowledge(self, size)
+            self._out.acknowledge(self.number, size)
 
     def trailed(self, trailers: list[Field]) -> None:
         """Keep the fields behind the request's body."""
@@ -145,6 +141,12 @@ class Http2Stream:
         elif exchange is not None and self._has_body:
             exchange.request_end(self._trailers)
         self._leave_if_over()
+
+    def reset(self, code: int) -> None:
+        """End the stream before its time; the exchange is over, or is told by whoever calls."""
+        if not self.has_ended or not self.request_over:
+            self.has_ended = self.request_over = True
+            self._out.reset(self.number, code)
 
     def gone(self) -> None:
         """End, since the stream was reset, or the connection is closed."""
@@ -209,7 +211,7 @@ class Http2Stream:
             self._fail_upgrade(exchange, "WebSocket wanted, no 101 came")
             return
         ends = is_over and not body
-        self.connection.send_head(self, block_of(answer.start) + lines_block(more), ends=ends)
+        self._out.head(self, block_of(answer.start) + lines_block(more), ends=ends)
         if body:
             self._send(body)
         if is_over and not ends:
@@ -218,7 +220,7 @@ class Http2Stream:
     def answer_interim(self, answer: PreparedAnswer) -> None:
         """Send a head that another one follows."""
         if not self.has_ended:
-            self.connection.send_head(self, block_of(answer.start), ends=False)
+            self._out.head(self, block_of(answer.start), ends=False)
 
     def answer_upgrade(
         self, exchange: Exchange, answer: PreparedAnswer, more: bytes, backend: BackendConnection
@@ -227,7 +229,7 @@ class Http2Stream:
         if answer.head.first(b"sec-websocket-accept") != accept_of(self._key):
             self._fail_upgrade(exchange, "Sec-WebSocket-Accept is wrong")
             return
-        self.connection.send_head(self, block_of(answer.start, 200) + lines_block(more), ends=False)
+        self._out.head(self, block_of(answer.start, 200) + lines_block(more), ends=False)
         exchange.request_over = False
         rest = backend.become_tunnel()
         if rest:
@@ -255,7 +257,7 @@ class Http2Stream:
     def answer_cut(self) -> None:
         """Reset, so that nobody takes what was sent for the whole answer."""
         if not self.has_ended and self._trailers_out is None:
-            self.connection.reset(self, INTERNAL_ERROR)
+            self.reset(INTERNAL_ERROR)
 
     def answer_alone(self, status: int, reason: DropReason) -> None:
         """Answer what is no request of any service."""
@@ -265,7 +267,7 @@ class Http2Stream:
         answer, body = own_answer(status, request_id)
         service.carried.drop(reason)
         more = lines_block(b"X-Request-Id: %b\r\n" % request_id)
-        connection.send_head(self, block_of(answer.start) + more, ends=False)
+        self._out.head(self, block_of(answer.start) + more, ends=False)
         self._send(body)
         self._end([])
         service.refused(self, request_id, status, reason)
@@ -299,7 +301,7 @@ class Http2Stream:
         if not self.unsent and self._trailers_out is not None:
             self._send_last(piece)
         else:
-            self.connection.send_data(self, piece, ends=False)
+            self._out.data(self, piece, ends=False)
         exchange = self.exchange
         if exchange is not None and exchange.is_held and self.unsent <= _MOST_WAITING // 2:
             exchange.client_drained()
@@ -335,21 +337,21 @@ class Http2Stream:
             self.moved_s = self.connection.loop.now_s
         self._waiting.append(data)
         self.unsent += len(data)
-        self.connection.queue(self)
+        self._out.queue(self)
 
     def _end(self, trailers: list[Field]) -> None:
         if not self.has_ended:
             self._trailers_out = trailers
-            self.connection.queue(self)
+            self._out.queue(self)
 
     def _send_last(self, piece: bytes) -> None:
         trailers = self._trailers_out
         if trailers:
             if piece:
-                self.connection.send_data(self, piece, ends=False)
-            self.connection.send_head(self, trailers_block(trailers), ends=True)
+                self._out.data(self, piece, ends=False)
+            self._out.head(self, trailers_block(trailers), ends=True)
         else:
-            self.connection.send_data(self, piece, ends=True)
+            self._out.data(self, piece, ends=True)
         self._leave_if_over()
 
     def _leave_if_over(self) -> None:
@@ -364,14 +366,14 @@ class Http2Stream:
     def _acknowledge_all(self) -> None:
         size, self._unacknowledged = self._unacknowledged, 0
         if size:
-            self.connection.acknowledge(self, size)
+            self._out.acknowledge(self.number, size)
 
     def _fail_upgrade(self, exchange: Exchange, detail: str) -> None:
         """Answer an extended CONNECT whose backend changed no protocol: 200 would say that it did."""
         exchange.status, exchange.origin, exchange.detail = 502, "proxy", detail
         answer, body = own_answer(502, exchange.request_id)
         more = lines_block(b"X-Request-Id: %b\r\n" % exchange.request_id)
-        self.connection.send_head(self, block_of(answer.start) + more, ends=False)
+        self._out.head(self, block_of(answer.start) + more, ends=False)
         self._early.clear()
         self._send(body)
         self._end([])

@@ -16,6 +16,7 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
+from marchproxy_core.services import Http
 from marchproxy_core.testing import waiting
 from marchproxy_core.testing.laws.patience import in_time
 from plugins.application.tests.http2.rig import GET
@@ -131,3 +132,33 @@ async def test_others_are_served_on(serving):
             assert (await client.get()).status == 200
             assert await goodbye(raw) == ENHANCE_YOUR_CALM
             assert (await client.get()).status == 200
+
+
+async def test_a_request_that_is_reset_in_the_same_breath_is_not_even_begun(serving):
+    """What h2 has closed takes no answer, not even one that is there at once."""
+    async with serving(http=Http(paths=("/here",))) as tier, tier.raw() as raw:
+        with in_time("the next request is answered"):
+            await raw.send(
+                raw.head(1).serialize()
+                + RstStreamFrame(1, error_code=8).serialize()
+                + raw.head(3, POST, ends=False).serialize()
+                + DataFrame(3, data=b"x").serialize()
+                + RstStreamFrame(3, error_code=8).serialize()
+                + raw.head(5).serialize()
+            )
+            assert await raw.status(5) == 404
+        assert (await tier.drops())["no_route"] == 1
+
+
+async def test_data_behind_an_early_answer_is_no_flood(serving):
+    """A client may have much under way when its request is answered early."""
+    async with serving(http=Http(max_body_bytes=10)) as tier, tier.raw() as raw:
+        with in_time("the next request is answered"):
+            await raw.send(raw.head(1, POST, ends=False), DataFrame(1, data=b"x" * 100))
+            assert await raw.status(1) == 413
+            await raw.until(DataFrame, flag="END_STREAM")
+            await raw.send(DataFrame(1, data=b"x" * 100).serialize() * 1000)
+            await raw.send(raw.head(3))
+            while not isinstance(frame := await raw.next(), HeadersFrame):
+                assert isinstance(frame, (RstStreamFrame, WindowUpdateFrame))
+            assert frame.stream_id == 3

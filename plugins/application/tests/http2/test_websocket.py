@@ -8,6 +8,7 @@ import hashlib
 import pytest
 import trio
 from h2.settings import SettingCodes
+from hyperframe.frame import DataFrame, GoAwayFrame
 
 from marchproxy_core.testing.laws.patience import in_time
 from plugins.application.tests.http2.rig import CHUNK_BYTES, CONNECT, saying
@@ -163,11 +164,12 @@ async def test_a_refusal_is_passed_on(serving):
 
 
 async def test_a_drain_tells_it(serving):
-    async with serving(echo_frames, websocket=True) as tier, tier.client() as client:
+    async with serving(echo_frames, websocket=True) as tier, tier.raw() as raw:
         with in_time("a Close with 1001 comes"):
-            number = await client.ask(*FIELDS, head=CONNECT, ends=False)
-            answer = client.answers[number]
-            await client.until(lambda: answer.status)
+            await raw.send(raw.head(1, (*CONNECT, *FIELDS), ends=False))
+            assert await raw.status() == 200
             tier.running.drain(tier.service)
-            await client.until(lambda: answer.body)
-        assert answer.body[:4] == b"\x88\x02" + (1001).to_bytes(2, "big")
+            assert (await raw.until(GoAwayFrame)).last_stream_id == 2**31 - 1
+            while not isinstance(frame := await raw.next(), DataFrame):
+                assert frame is not None
+        assert frame.data[:4] == b"\x88\x02" + (1001).to_bytes(2, "big")
