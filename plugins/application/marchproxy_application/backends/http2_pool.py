@@ -112,6 +112,11 @@ class Http2Pool:
         for connection in tuple(self._all):
             connection.retire()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no connection, not even one being made."""
+        return not self._all
+
     def flush(self) -> None:
         """End everything at once."""
         self.close()

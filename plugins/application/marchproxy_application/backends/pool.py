@@ -155,6 +155,11 @@ class Pool:
             while idle:
                 idle.popleft().close()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no connection, not even one being made."""
+        return not self._all
+
     def flush(self) -> None:
         """End everything at once."""
         self.close()

@@ -74,6 +74,8 @@ class HttpService:
         """Number of requests that are being served."""
         self.pools: tuple[Pool | Http2Pool, ...] = ()
         self._all_pools: dict[Endpoint, Pool | Http2Pool] = {}
+        self._left_pools: list[Pool | Http2Pool] = []
+        """Of backends that were taken out of the list: they keep what they have, until a flush ends it."""
         self._known: dict[bool, Memory[PreparedAnswer]] = {False: Memory(), True: Memory()}
         self._id_start = os.urandom(6).hex().encode()
         self._ids = itertools.count(1)
@@ -328,9 +330,14 @@ class HttpService:
         for endpoint, pool in tuple(self._all_pools.items()):
             if endpoint not in wanted or not isinstance(pool, kind):
                 self._all_pools.pop(endpoint).close()
+                self._left_pools.append(pool)
         for endpoint in carried.flushed:
             if endpoint in self._all_pools:
                 self._all_pools.pop(endpoint).flush()
+        self._left_pools = [pool for pool in self._left_pools if not pool.is_empty]
+        for pool in tuple(self._left_pools):
+            if pool.endpoint in carried.flushed:
+                pool.flush()
         for endpoint, cell in wanted.items():
             if endpoint not in self._all_pools:
                 self._all_pools[endpoint] = kind(self, endpoint, cell)
