@@ -270,15 +270,18 @@ class Http2BackendConnection(Stream):
         if not self.closed:
             self._say(frames.window_frame(stream.number, size))
 
-    def cancel(self, stream: BackendStream) -> None:
-        """End a stream whose answer nobody wants any more."""
+    def cancel(self, stream: BackendStream, *, is_late: bool) -> None:
+        """End a stream whose answer nobody wants any more.
+
+        Args:
+            stream: The stream.
+            is_late: Whether that is so because the answer took too long.
+        """
         now_s = self.loop.now_s
-        if (
-            self.heard_s < stream.began_s
-            and now_s - stream.began_s > _PROBE_AFTER_S
-            and not self._probe_due_s
-        ):
-            # Nothing at all has come: the backend may be gone without a word, and others must not wait for it.
+        silent_s = now_s - max(self.heard_s, stream.began_s)
+        if is_late and silent_s > _PROBE_AFTER_S and not self._probe_due_s:
+            # The backend may be gone without a word, and others must not wait for it. Not asked each time that a
+            # client cancels: gRPC's servers throw out who pings them more often than they say something.
             self._probe_due_s = now_s + _PROBE_S
             self._say(frame_of(PING, 0, 0, _PROBE))
             self.loop.expire_by(self, self._probe_due_s)

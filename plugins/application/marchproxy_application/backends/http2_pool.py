@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections import deque
 from typing import TYPE_CHECKING, Final, final
 
@@ -163,6 +164,8 @@ class Http2Pool:
         sends_header = service.carried.work.service.proxy_protocol.send is not ProxyHeader.OFF
         try:
             sock = connect(self.endpoint, settings)
+            # Many share it: a backend that is gone without a word must not have them wait for TCP to find out.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(settings.write_timeout * 1000))
         except OSError as error:
             tell_failure(exchange, error)
             return

@@ -155,7 +155,7 @@ class BackendStream:
         """Have the backend stop, since nobody wants the answer any more."""
         if self.exchange is exchange:
             self.exchange = None
-            self.connection.cancel(self)
+            self.connection.cancel(self, is_late=exchange.reason is not DropReason.CLIENT_GONE)
 
     def become_tunnel(self) -> bytes:
         """Do nothing: no answer of HTTP/2 changes the protocol."""
