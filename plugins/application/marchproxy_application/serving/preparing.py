@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 VIA: Final = b"marchproxy"
 LONGEST_REMEMBERED: Final = 1024
 _MOST_REMEMBERED: Final = 1024
+_MOST_SEEN: Final = 4096
 _LONGEST_LOGGED: Final = 1024
 _NO_RULES: Final = HeaderRules()
 
@@ -42,21 +43,33 @@ V = TypeVar("V")
 
 @final
 class Memory(Generic[V]):
-    """Remembers what was worked out, by bytes; bounded, and emptied as a whole when full."""
+    """Remembers what was worked out, by bytes, from the second time on; bounded, and emptied as a whole when full.
 
-    __slots__ = ("_known", "get")
+    Of a head that comes once only its hash is kept: what is made of it is large, and would push what does come again
+    out of the processor's caches.
+    """
+
+    __slots__ = ("_known", "_seen", "get")
 
     def __init__(self) -> None:
         """Know nothing."""
         self._known: dict[bytes, V] = {}
+        self._seen: set[int] = set()
         self.get = self._known.get
 
     def keep(self, key: bytes, value: V) -> None:
-        """Remember, unless it is too long to come twice."""
-        if len(key) <= LONGEST_REMEMBERED:
-            if len(self._known) >= _MOST_REMEMBERED:
-                self._known.clear()
-            self._known[key] = value
+        """Remember, unless it is too long to come twice, or came for the first time."""
+        if len(key) > LONGEST_REMEMBERED:
+            return
+        mark = hash(key)
+        if mark not in self._seen:
+            if len(self._seen) >= _MOST_SEEN:
+                self._seen.clear()
+            self._seen.add(mark)
+            return
+        if len(self._known) >= _MOST_REMEMBERED:
+            self._known.clear()
+        self._known[key] = value
 
     def forget(self) -> None:
         """Forget everything, since what it was worked out from has changed."""
