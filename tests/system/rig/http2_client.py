@@ -44,6 +44,7 @@ class Http2Client:
     streams: dict[int, Stream] = attrs.field(factory=dict)
     goaways: list[int] = attrs.field(factory=list)
     """The last stream of each GOAWAY that came."""
+    has_settings: bool = False
     is_ended: bool = False
     _h2: h2.connection.H2Connection = attrs.field(
         factory=lambda: h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
@@ -60,8 +61,9 @@ class Http2Client:
         client._h2.initiate_connection()
         await client._flush()
         nursery.start_soon(client._read)
-        # What it needs for a WebSocket is in the first SETTINGS.
-        await client.when(lambda: client._h2.remote_settings.enable_connect_protocol == 1, "its settings")
+        await client.when(
+            lambda: client.has_settings, "the first SETTINGS, which say whether WebSocket is there"
+        )
         return client
 
     async def ask(self, path: str = "/", *, method: str = "GET", **fields: str) -> Stream:
@@ -133,6 +135,8 @@ class Http2Client:
 
     def _take(self, event: h2.events.Event) -> None:
         match event:
+            case h2.events.RemoteSettingsChanged():
+                self.has_settings = True
             case h2.events.ResponseReceived():
                 self.streams[event.stream_id].fields = dict(event.headers)
             case h2.events.DataReceived():
