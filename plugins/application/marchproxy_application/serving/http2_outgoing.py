@@ -124,7 +124,7 @@ class Outgoing:
         """
         try:
             self._take_turns(room)
-        except ProtocolError:
+        except (ProtocolError, KeyError):  # KeyError: for a stream that h2 has forgotten
             self.has_failed = True
         said, self._said = self._said, b""
         data = self._h2.data_to_send() or b""

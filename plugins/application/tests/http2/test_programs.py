@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 
 import trio
+import trustme
 
+from marchproxy_core.services import Certificate, Tls
 from marchproxy_core.testing.laws.patience import in_time
 
 
@@ -31,6 +33,29 @@ async def test_curl_gets_and_posts(serving, program, tmp_path):
         assert (code, out, err) == (0, body, b"2 200")
         code, _, err = await run(*asks, "-I", url_of(tier))
         assert (code, err) == (0, b"2 200")
+
+
+async def test_curl_picks_it_in_tls(serving, program, tmp_path):
+    curl = program("curl", "curl")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "own.pem")
+    tls = Tls(certificates=(Certificate(certificate=str(tmp_path / "own.pem")),))
+    body = os.urandom(1 << 20)
+    (tmp_path / "body").write_bytes(body)
+    asks = [
+        curl,
+        "-sS",
+        "--http2",
+        "--cacert",
+        str(tmp_path / "authority.pem"),
+        "-w",
+        "%{stderr}%{http_version}",
+    ]
+    async with serving(tls=tls) as tier:
+        url = url_of(tier).replace("http:", "https:")
+        assert await run(*asks, "--data-binary", f"@{tmp_path / 'body'}", url) == (0, body, b"2")
+        assert tier.requests[0].get(b"x-forwarded-proto") == b"https"
 
 
 async def test_nghttp_multiplexes(serving, program):
