@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 MOST_STREAMS: Final = 1000
 """At once, for a backend that names no number, or a larger one."""
-_UNTIL_TOLD: Final = 100
+UNTIL_TOLD: Final = 100
 """As many as every backend should take (RFC 9113, section 6.5.2)."""
 _CONNECTION_WINDOW: Final = 1 << 24
 _FIRST_WINDOW: Final = 65535
@@ -152,7 +152,7 @@ class Http2BackendConnection(Stream):
         self._waiting_for_it: dict[Exchange, None] = {}
         self._streams: dict[int, BackendStream] = {}
         self._next_number = 1
-        self._most_streams = _UNTIL_TOLD
+        self._most_streams = pool.most_streams
         self._frame_bytes = _FIRST_FRAME_BYTES
         self._window = _FIRST_WINDOW
         self._window_left = _CONNECTION_WINDOW
@@ -555,7 +555,7 @@ class Http2BackendConnection(Stream):
                 if not _FIRST_FRAME_BYTES <= value < 1 << 24:
                     raise BadFrame(PROTOCOL_ERROR, "a frame size that is none")
                 self._frame_bytes = value
-        self._most_streams = most
+        self._most_streams = self.pool.most_streams = most
         self._say(frame_of(SETTINGS, ACK, 0))
         self.pool.freed(self)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from marchproxy_application.backends.beginning import Verified, verified_by
 from marchproxy_application.backends.connecting import connect, tell_failure
-from marchproxy_application.backends.http2_connection import Http2BackendConnection
+from marchproxy_application.backends.http2_connection import UNTIL_TOLD, Http2BackendConnection
 from marchproxy_application.streams import WATCH
 from marchproxy_application.tls.files import Unusable
 from marchproxy_core.drops import DropReason
@@ -38,6 +38,9 @@ class Http2Pool:
         """In the order of their making: the first ones are filled first, so that the last ones become idle."""
         self._connecting: set[Http2BackendConnection] = set()
         self._waiting: deque[Exchange] = deque()
+        self.most_streams = UNTIL_TOLD
+        """How many requests at once a connection takes, as the last one was told: h2's servers end a connection on
+        which there are more, also before its SETTINGS have come."""
         self.is_closed = False
         """Whether connections close after their last request: the backend is gone, or flushed."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -89,7 +90,7 @@ Answer = Callable[[Asked], Awaitable[None]]
 class Connection:
     """A connection of the proxy, as a backend has it."""
 
-    stream: trio.SocketStream
+    stream: trio.abc.Stream
     h2: h2.connection.H2Connection
     reads: bool = True
     """Whether windows are opened as bodies come."""
@@ -129,7 +130,11 @@ async def echo(asked: Asked) -> None:
 
 @asynccontextmanager
 async def http2_origin(
-    answer: Answer = echo, *, reads: bool = True, settings: dict[int, int] | None = None
+    answer: Answer = echo,
+    *,
+    reads: bool = True,
+    settings: dict[int, int] | None = None,
+    context: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Origin]:
     """Run a backend made of h2.
 
@@ -137,11 +142,13 @@ async def http2_origin(
         answer: What it does with each request, each in a task of its own.
         reads: Whether it opens its windows as bodies come.
         settings: What its SETTINGS say.
+        context: Of its TLS; None: plain text.
     """
     async with open_loopback_wire() as wire, trio.open_nursery() as nursery:
         made: list[Origin] = []
 
-        async def serve(stream: trio.SocketStream) -> None:
+        async def serve(plain: trio.SocketStream) -> None:
+            stream = plain if context is None else trio.SSLStream(plain, context, server_side=True)
             connection = Connection(stream, _new_h2(settings or {}), reads)
             made[0].connections.append(connection)
             with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
