@@ -9,6 +9,7 @@ from marchproxy_application.backends.http2_frames import (
     FLOW_CONTROL_ERROR,
     PROTOCOL_ERROR,
     name_of,
+    window_frame,
 )
 from marchproxy_application.backends.http2_heads import (
     TE_TRAILERS,
@@ -18,6 +19,7 @@ from marchproxy_application.backends.http2_heads import (
     request_block,
     wants_trailers,
 )
+from marchproxy_application.backends.http2_outgoing import STREAM_WINDOW
 from marchproxy_application.http1.refusals import Refused
 from marchproxy_application.http2.answers import field_block, lines_block, trailers_block
 from marchproxy_application.http2.heads import Malformed, read_trailers
@@ -33,8 +35,6 @@ if TYPE_CHECKING:
     from marchproxy_application.serving.preparing import PreparedAnswer
     from marchproxy_application.streams import Stream
 
-STREAM_WINDOW: Final = 1 << 18
-"""How much of an answer its client may leave waiting."""
 _MOST_WAITING: Final = 1 << 16
 """How much of a request may wait before its client is held."""
 CANCEL: Final = 0x8
@@ -81,7 +81,7 @@ class BackendStream:
         self.began_s = connection.loop.now_s
         self.was_quiet = connection.is_quiet
         """Whether the connection had been idle: it may have been closed for that, not for this request."""
-        self.window = connection.stream_window
+        self.window = connection.out.stream_window
         """How much the backend takes of the body."""
         self.request_over = False
         """Whether the end of the request was sent."""
@@ -136,20 +136,20 @@ class BackendStream:
         if data and self.exchange is not None:
             self._waiting.append(data)
             self.unsent += len(data)
-            self.connection.queue(self)
+            self.connection.out.queue(self)
 
     def end_request(self, trailers: list[Field]) -> None:
         """Send the end of the request's body, behind what waits."""
         if self.exchange is not None and not self.request_over:
             self._trailers = trailers
-            self.connection.queue(self)
+            self.connection.out.queue(self)
 
     def resume(self) -> None:
         """Open the backend's window again, since the client takes more."""
         size, self._unacknowledged = self._unacknowledged, 0
         if size and self.exchange is not None:
             self._window_left += size
-            self.connection.open_window(self, size)
+            self.connection.out.say(window_frame(self.number, size))
 
     def abandon(self, exchange: Exchange) -> None:
         """Have the backend stop, since nobody wants the answer any more."""
@@ -185,10 +185,10 @@ class BackendStream:
         is_last = not self.unsent and self._trailers is not None
         if is_last and self._trailers:
             if size:
-                connection.send_data(self, pieces, size, ends=False)
-            connection.send_last_head(self, trailers_block(self._trailers))
+                connection.out.data(self, pieces, size, ends=False)
+            connection.out.trailers(self, trailers_block(self._trailers))
         else:
-            connection.send_data(self, pieces, size, ends=is_last)
+            connection.out.data(self, pieces, size, ends=is_last)
         if is_last:
             self.request_over = True
         exchange = self.exchange
@@ -267,15 +267,20 @@ class BackendStream:
             first, self._first = self._first, b""
             self.exchange.answer_head(self._answer, first)
 
-    def was_reset(self, code: int) -> None:
-        """End, since the backend has reset the stream; the connection has forgotten it."""
+    def was_reset(self, code: int, *, is_over_limit: bool) -> None:
+        """End, since the backend has reset the stream; the connection has forgotten it.
+
+        Args:
+            code: Why.
+            is_over_limit: Whether there were more than the backend takes, which it had said too late.
+        """
         if code == REFUSED_STREAM:
-            # Not looked at (RFC 9113, section 8.7); asked too much of it, if we had not heard how much it takes.
+            # Not looked at: RFC 9113, section 8.7.
             self.fail(
                 DropReason.BACKEND_RESET,
                 "refused the stream",
                 sent=False,
-                is_stale=self.connection.is_over_limit,
+                is_stale=is_over_limit,
             )
         else:
             self.fail(DropReason.BACKEND_RESET, f"reset the stream: {name_of(code)}")
@@ -320,7 +325,7 @@ class BackendStream:
         self._left = answer.head.length
         self._is_pending = True
         if not is_over:
-            self.connection.pending.append(self)
+            self.connection.keep_back(self)
         elif self._is_as_long_as_said(0, is_over=True):
             self._end(exchange, answer, b"")
 
