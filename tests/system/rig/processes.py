@@ -41,6 +41,12 @@ def pipes(pid: int) -> int:
     return sum(link.startswith("pipe:") for link in _links(pid))
 
 
+def memory(pid: int) -> int:
+    """Return its memory in bytes: all that it has for itself, and its part of what it shares (PSS)."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+
+
 def _links(pid: int) -> list[str]:
     found = []
     for fd in Path(f"/proc/{pid}/fd").iterdir():
