@@ -1,4 +1,4 @@
-"""Whether a request may be tried again: only where that is safe, and within the service's budget."""
+"""What becomes of a request that failed: it is tried again only where that is safe, and within the budget."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from marchproxy_core.drops import DropReason
 from marchproxy_core.services import RetryOn
+from marchproxy_core.workers.ledger import RETRIES
 
 if TYPE_CHECKING:
     from marchproxy_application.serving.exchange import Exchange
@@ -56,3 +57,55 @@ def may_ask_another(exchange: Exchange) -> bool:
         and len(exchange.tried) < len(service.pools)
         and service.budget.take()
     )
+
+
+def after_failure(
+    exchange: Exchange,
+    reason: DropReason,
+    error: str,
+    *,
+    sent: bool,
+    was_used: bool = False,
+    answered: bool = False,
+) -> None:
+    """Try again where that is safe, else tell the client.
+
+    Args:
+        exchange: The request.
+        reason: What went wrong.
+        error: The same in words, for the log.
+        sent: Whether the backend may have seen something of the request.
+        was_used: Whether the connection had served before: it may just have been closed for its age.
+        answered: Whether the backend said something that is no answer.
+    """
+    exchange.backend = None
+    pool = exchange.pool
+    assert pool is not None
+    exchange.note_attempt(error)
+    exchange.leave_pool()
+    is_stale = was_used and reason is DropReason.BACKEND_RESET
+    if not is_stale and reason not in (DropReason.NO_SOURCE_PORT, DropReason.FLUSHED):
+        exchange.service.carried.failed(pool.endpoint, error)
+    exchange.reason = reason
+    if may_repeat(exchange, reason, sent=sent, is_stale=is_stale) and not answered:
+        repeat(exchange, is_stale=is_stale)
+    else:
+        exchange.refuse(reason)
+
+
+def repeat(exchange: Exchange, *, is_stale: bool) -> None:
+    """Ask a backend again.
+
+    Args:
+        exchange: The request.
+        is_stale: As for :func:`may_repeat`.
+    """
+    if is_stale:
+        exchange.stale += 1
+        exchange.tried = exchange.tried[:-1]  # the backend itself may be well
+    else:
+        exchange.retries += 1
+        exchange.service.carried.counts[exchange.service.carried.first_cell + RETRIES] += 1
+        if len(exchange.tried) >= len(exchange.service.pools):
+            exchange.tried = ()
+    exchange.find_backend()
