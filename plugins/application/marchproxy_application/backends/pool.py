@@ -6,19 +6,15 @@ them, so one that the backend has closed is gone already, unless it closed it ju
 
 from __future__ import annotations
 
-import errno
-import os
-import socket
 from collections import deque
-from socket import SocketType
 from typing import TYPE_CHECKING, Final, final
 
 from marchproxy_application.backends.beginning import Verified, verified_by
+from marchproxy_application.backends.connecting import connect, tell_failure
 from marchproxy_application.backends.connection import BackendConnection
 from marchproxy_application.streams import WATCH
 from marchproxy_application.tls.files import Unusable
 from marchproxy_core.drops import DropReason
-from marchproxy_core.relay.outgoing import NO_DESCRIPTORS, set_buffers
 from marchproxy_core.services import ProxyHeader
 
 if TYPE_CHECKING:
@@ -28,7 +24,6 @@ if TYPE_CHECKING:
     from marchproxy_application.serving.service import HttpService
     from marchproxy_core.services import Endpoint
 
-_STREAM: Final = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 _MOST_SESSIONS: Final = 64
 _FRESH_S: Final = 1.0
 """How long a connection may be idle and be used without a question, by a request that could be sent again."""
@@ -51,8 +46,6 @@ class Pool:
         self.cell = cell
         self.name = str(endpoint)
         self.quoted = f'"{endpoint}"'
-        self._family = socket.AF_INET6 if endpoint.ip.version == 6 else socket.AF_INET
-        self._address = (str(endpoint.ip), endpoint.port)
         self._idle: dict[Verified | None, deque[BackendConnection]] = {None: deque()}
         """By whom the backend has proved to be; None: in plain text."""
         self._sessions: dict[Verified, ssl.SSLSession] = {}
@@ -205,26 +198,18 @@ class Pool:
         if isinstance(verified, Unusable):
             self._is_unusable(exchange, verified)
             return
-        sock = SocketType(self._family, _STREAM)
         try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            set_buffers(sock, service.carried.settings)
-            error = sock.connect_ex(self._address)
-            if not error or error == errno.EINPROGRESS:
-                connection = BackendConnection(self, sock, exchange, verified)
-                service.loop.watch(sock.fileno(), WATCH, connection.on_event)
-        except OSError as failure:
-            error = failure.errno or errno.EIO
-        if not error or error == errno.EINPROGRESS:
-            self._all.add(connection)
-            self._connecting[exchange] = connection
-            connection.start()
+            sock = connect(self.endpoint, service.carried.settings)
+        except OSError as error:
+            tell_failure(exchange, error)
             return
-        sock.close()
-        if error in NO_DESCRIPTORS:
-            exchange.backend_lacking(DropReason.NO_DESCRIPTORS, os.strerror(error))
-        elif error == errno.EADDRNOTAVAIL:
-            # connect(2): no port of ours is free; the backend is not to blame.
-            exchange.backend_failed(DropReason.NO_SOURCE_PORT, os.strerror(error), sent=False)
-        else:
-            exchange.backend_failed(DropReason.BACKEND_REFUSED, os.strerror(error), sent=False)
+        connection = BackendConnection(self, sock, exchange, verified)
+        try:
+            service.loop.watch(sock.fileno(), WATCH, connection.on_event)
+        except OSError as error:
+            sock.close()
+            tell_failure(exchange, error)
+            return
+        self._all.add(connection)
+        self._connecting[exchange] = connection
+        connection.start()
