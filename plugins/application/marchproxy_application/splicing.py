@@ -54,7 +54,7 @@ def pour(source: Stream, sink: Stream, pipes: Pipes, most: int) -> int:
             sink.write(rest)
         except OSError as error:
             pipes.give(pipe)
-            sink.on_broken(error)
+            sink.on_write_broken(error)
             return 0 if source.closed else got
     pipes.give(pipe)
     return got or -1

@@ -102,6 +102,10 @@ class Stream:
         """End, since the socket failed; it is still open."""
         raise NotImplementedError
 
+    def on_write_broken(self, error: OSError) -> None:
+        """End, since the peer takes nothing any more; the same, unless it may have said something before."""
+        self.on_broken(error)
+
     def on_event(self, events: int) -> None:
         """Handle what epoll says of this socket."""
         if events & _ARRIVED:
@@ -153,7 +157,7 @@ class Stream:
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            self.on_broken(error)
+            self.on_write_broken(error)
             return
         if sent < len(data):
             self.writable = False
@@ -161,6 +165,12 @@ class Stream:
             self.unsent = len(data) - sent
             self.taken = 0
             self.unsent_since_s = self.waits_since_s = self.loop.now_s
+
+    def write_no_more(self) -> None:
+        """Forget what waits, and whatever is written from here on."""
+        self._waiting.clear()
+        self.unsent = 0
+        self._send = len
 
     def secure(
         self,
@@ -253,7 +263,7 @@ class Stream:
                 self.writable = False
                 return
             except OSError as error:
-                self.on_broken(error)
+                self.on_write_broken(error)
                 return
             self.unsent -= sent
             self.taken += sent

@@ -37,7 +37,7 @@ def converse(port: int, raw: bytes, *, step: int = 1 << 20) -> bytes:
     """
     received = b""
     with socket.create_connection(("127.0.0.1", port), timeout=LONGEST_S) as sock:
-        with suppress(ConnectionError):  # refused before all of it was sent
+        with suppress(OSError):  # refused before all of it was sent: a reset, or no connection any more
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for at in range(0, len(raw), step):
                 sock.sendall(raw[at : at + step])

@@ -100,11 +100,18 @@ class AnswerReader(Opening):
             self._fail(DropReason.BACKEND_TLS_FAILED, cause_of(error), sent=True)
         elif self._state is HEAD or self._state is CONNECTING or self.exchange is None:
             self._fail(DropReason.BACKEND_RESET, what(error), sent=True)
-        elif self.readable:
-            # The backend has reset what we write; its answer may still be here, and is read first (RFC 9112, 9.5).
-            self._is_last = True
         else:
             self._cut(what(error))
+
+    def on_write_broken(self, error: OSError) -> None:
+        """Write no more, and read what may have come before the reset: a refusal, as a rule (RFC 9112, section 9.5)."""
+        if self._state is CONNECTING or self.exchange is None or self.is_secure:
+            self.on_broken(error)
+            return
+        self._is_last = True
+        self.write_no_more()
+        self.gone = self.readable = True
+        self.loop.again(self.resume)
 
     def _spliceable(self, exchange: Exchange) -> int:
         """Return how many bytes come next of which nobody wants to see any."""
