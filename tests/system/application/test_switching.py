@@ -68,9 +68,24 @@ async def reloaded(daemon):
 
 
 async def test_auth_that_is_switched_on_and_off_fails_no_request(site):
+    await switched(site, "application")
+
+
+@pytest.mark.root
+async def test_a_service_leaves_the_kernel_for_auth_and_comes_back_and_fails_no_request(packets):
+    packets.carry_by("application")
+    await switched(packets, "ebpf")
+
+
+async def switched(site, fast):
+    """Switch auth on and off, with clients all the while.
+
+    Args:
+        site: Where.
+        fast: The tier that carries the service without auth.
+    """
     workshop = Workshop(site.directory)
-    server = await site.web_server()
-    web = site.service("web", server)
+    web = site.service("web", await site.web_server())
     plain = dict(web.options)
     daemon = await site.start(web)
     known = {"authorization": workshop.bearer()}
@@ -85,12 +100,14 @@ async def test_auth_that_is_switched_on_and_off_fails_no_request(site):
             web.options = plain | workshop.auth()
             site.write(web)
             await reloaded(daemon)
+            await is_with(daemon, "application")
             await stranger.meets(401)
             await friend.meets(200)
             await keeper.meets(200)
             web.options = plain
             site.write(web)
             await reloaded(daemon)
+            await is_with(daemon, fast)
             for one in everybody:
                 await one.meets(200)
         nursery.cancel_scope.cancel()
@@ -99,6 +116,13 @@ async def test_auth_that_is_switched_on_and_off_fails_no_request(site):
     assert set(friend.statuses) == set(keeper.statuses) == {200}
     # Each time that the connection was closed, one more at most.
     assert keeper.stale <= ROUNDS
+
+
+async def is_with(daemon, tier):
+    """Wait until a tier has the service; a packet tier that nobody needed meanwhile is attached anew."""
+    await until(
+        lambda: daemon.events("service.moved")[-1]["tier"] == tier, deadline_s=30, what=f"{tier} has it"
+    )
 
 
 @pytest.mark.parametrize("key", ["websocket", "compression"])

@@ -12,6 +12,7 @@ from system_rig.client import LONGEST_S
 from system_rig.server import DatagramServer, Server
 from system_rig.site import Site, free_port
 from system_rig.sockets import opener_in
+from system_rig.web_server import WebServer
 
 from marchproxy_core.bpf import Link, Map, items
 from marchproxy_core.packet import layout
@@ -58,6 +59,14 @@ class PacketSite(Site):
         where = opener_in(self.lab.server)
         address = ip or str(self.lab.server_ip.ip4)
         server = Server(name.encode(), address, free_port(), self.nursery, open_socket=where, **more)
+        await server.start()
+        return server
+
+    async def web_server(self, name: str = "a", ip: str = "") -> WebServer:
+        """Start a backend in the server's namespace that speaks HTTP and WebSocket."""
+        where = opener_in(self.lab.server)
+        address = ip or str(self.lab.server_ip.ip4)
+        server = WebServer(name.encode(), address, free_port(), self.nursery, open_socket=where)
         await server.start()
         return server
 
