@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Answerer(Protocol):
-    """A backend, as one request has it; counterpart of ``exchange.Client``.
+    """A backend, as one request has it; counterpart of ``Client``.
 
     Takes bodies as they are: how they are written is its own to know.
     """

@@ -70,6 +70,25 @@ class _Line(NamedTuple):
     minor: int
 
 
+def end_of_head(data: bytes, most_bytes: int) -> int:
+    """Return where a head ends, behind its empty line; 0 while that has not come.
+
+    Args:
+        data: What has come.
+        most_bytes: How large the head may be.
+
+    Raises:
+        Refused: It is too large, or its lines do not end as they have to.
+    """
+    end = data.find(b"\r\n\r\n") + 4
+    is_whole = end >= 4
+    if (end if is_whole else len(data)) > most_bytes:
+        raise Refused(Refusal.HEAD_TOO_LARGE)
+    if not is_whole and (b"\n\n" in data or b"\n\r\n" in data):
+        raise Refused(Refusal.BAD_LINE_END)
+    return end if is_whole else 0
+
+
 def read_request(block: bytes) -> RequestHead:
     """Read a request's head.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, final
 
 import structlog
 
-from marchproxy_application.streams import Stream
+from marchproxy_application.serving.client_connection import LINGER_S, ClientConnection
 from marchproxy_application.tls.client_hello import (
     MOST_BYTES,
     MOST_RECORDS,
@@ -38,8 +38,6 @@ log = structlog.get_logger()
 
 _GONE: Final = 0x008 | 0x010 | 0x2000  # EPOLLERR | EPOLLHUP | EPOLLRDHUP
 _MOST_HELLO_BYTES: Final = MOST_BYTES + 5 * (MOST_RECORDS + 1)
-_LINGER_S: Final = 2.0
-"""How long what a client still sends is thrown away, so that it reads why its handshake failed."""
 _LINGER_BYTES: Final = 1 << 18
 _UNRECOGNIZED_NAME: Final = b"\x15\x03\x01\x00\x02\x02\x70"
 """A fatal alert (RFC 6066, section 3), before any keys."""
@@ -62,47 +60,19 @@ _NOT_HTTP: Final = (
 
 
 @final
-class Admission(Stream):
+class Admission(ClientConnection):
     """A client that was let in and has not come to its first request; counted as open from here on."""
 
-    __slots__ = (
-        "_read_at",
-        "_reader",
-        "_step",
-        "address",
-        "asked",
-        "carried",
-        "front",
-        "peer",
-        "port",
-        "proxied",
-        "scheme",
-    )
+    __slots__ = ("_read_at", "_reader", "_step")
 
     def __init__(self, front: Front, sock: SocketType, peer: Address) -> None:
         """Take over an accepted, non-blocking socket."""
-        super().__init__(front.loop, sock)
-        self.front = front
-        self.carried = front.carried
-        self.peer = peer
-        """Who the client is: its address, or what its PROXY header says."""
-        self.proxied: Address | None = None
-        """Where it connected to, as its PROXY header says."""
-        self.address = b""
-        self.port = front.endpoint.port
-        self.scheme = b"http"
-        self.asked: tuple[str | None, bool] | None = None
-        """What it had to prove, as ``Admitter.asked``."""
+        super().__init__(front, sock, peer)
         self._reader = HelloReader()
         self._read_at = 0
         self._step: Callable[[], bool] = (
             self._read_header if front.admitter.has_header else self._after_header()
         )
-
-    def start(self) -> None:
-        """Count the connection, and see to it that it does not take for ever."""
-        self.carried.opened()
-        self.loop.expire_at(self, self.loop.now_s + self.carried.settings.read_timeout)
 
     def on_event(self, events: int) -> None:
         """Go as far as what has come allows."""
@@ -127,22 +97,9 @@ class Admission(Stream):
             self.cut(DropReason.READ_TIMEOUT)
         return None
 
-    def close(self, *, reset: bool = False) -> None:
-        """Close the socket, once, and count the end of the connection."""
-        if not self.closed:
-            super().close(reset=reset)
-            self.carried.closed()
-            self.front.connections.discard(self)
-
     def go_away(self) -> None:
         """Have it ask: it came in time, and is closed after its answer. It does not take long."""
-        self.loop.expire_by(self, self.loop.now_s + _LINGER_S)
-
-    def cut(self, reason: DropReason | None) -> None:
-        """End at once; the reason is counted."""
-        if reason is not None:
-            self.carried.drop(reason)
-        self.close(reset=True)
+        self.loop.expire_by(self, self.loop.now_s + LINGER_S)
 
     def forget_count(self) -> None:
         """Leave the count of the listener's service, for that of another one."""
@@ -256,7 +213,7 @@ class Admission(Stream):
             return
         self._step = self._linger
         self._read_at = 0
-        self.loop.expire_at(self, self.loop.now_s + _LINGER_S)
+        self.loop.expire_at(self, self.loop.now_s + LINGER_S)
         with contextlib.suppress(OSError):
             while not self.closed and self._linger():
                 pass

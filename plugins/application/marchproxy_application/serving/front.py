@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from socket import SocketType
 
+    from marchproxy_application.serving.client_connection import ClientConnection
     from marchproxy_core.drops import DropReason
     from marchproxy_core.relay.accepting import Address
     from marchproxy_core.relay.carried import Carried
@@ -65,7 +66,7 @@ class Front:
         self.carried: Carried = first.carried
         """The service that connections count for, the owner if there is one."""
         self.admitter = Admitter(endpoint, speaks=fronts.speaks)
-        self.connections: set[Http1Connection | Http2Connection | Admission] = set()
+        self.connections: set[ClientConnection | Http2Connection] = set()
         self.is_draining = False
         self._router = Router(())
         self._known: Memory[Routed] = Memory()

@@ -113,7 +113,7 @@ class Http2Connection(Stream):
 
     def take_over(self, before: Http1Connection) -> None:
         """Go on with the socket of a connection that began with the preface of HTTP/2; that one forgets it."""
-        self._carried = before._carried
+        self._carried = before.carried
         self._be_as(before)
 
     def enter(self, admission: Admission) -> None:

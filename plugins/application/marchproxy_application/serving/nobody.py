@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @final
 class Nobody:
-    """Takes everything, as fast as it comes; see ``exchange.Client``."""
+    """Takes everything, as fast as it comes; see ``Client``."""
 
     __slots__ = ("_origin_of", "address", "ends", "scheme", "version")
 

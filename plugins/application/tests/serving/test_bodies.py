@@ -123,6 +123,23 @@ async def test_an_answer_that_comes_while_the_body_still_does_is_read_whole(serv
         await site.counts("answers.4xx", 1)
 
 
+@pytest.mark.parametrize("is_chunked", [False, True])
+async def test_what_a_client_still_sends_after_its_answer_does_not_reset_it(serving, origin, is_chunked):
+    async def serve(peer, requests):
+        requests.append(await peer.head())
+        await peer.send(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno")
+
+    async with origin(serve) as a, serving(a) as site:
+        client = await site.client()
+        framing = b"Transfer-Encoding: chunked" if is_chunked else b"Content-Length: 100000"
+        await client.send(b"POST / HTTP/1.1\r\nHost: a\r\n%b\r\n\r\n" % framing)
+        answer = await client.answer()
+        assert (answer.status, answer.body) == (413, b"no")
+        assert await client.is_ended()
+        for _ in range(8):
+            await client.send(b"400\r\n" + bytes(1024) + b"\r\n" if is_chunked else bytes(1024))
+
+
 async def test_a_client_that_does_not_read_holds_the_backend(serving, origin):
     sent = [0]
 
