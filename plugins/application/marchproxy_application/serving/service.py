@@ -6,14 +6,10 @@ import itertools
 import os
 import socket
 import time
-from bisect import bisect_left
 from typing import TYPE_CHECKING, Final, final
 
-import structlog
-
 from marchproxy_application.auth.gate import Gate
-from marchproxy_application.backends.http2_pool import Http2Pool
-from marchproxy_application.backends.pool import Pool
+from marchproxy_application.backends.pools import Pools
 from marchproxy_application.cache.http_cache import HttpCache
 from marchproxy_application.http1.response import read_response
 from marchproxy_application.http1.trailers import Trailers, passed_on_behind
@@ -21,24 +17,18 @@ from marchproxy_application.serving.exchange import Exchange
 from marchproxy_application.serving.limits import Budget, ClientRates
 from marchproxy_application.serving.nobody import Nobody
 from marchproxy_application.serving.preparing import Memory, PreparedAnswer, prepare_answer
+from marchproxy_application.serving.tally import Tally
 from marchproxy_core.backends.limits import LeakyBucket
 from marchproxy_core.drops import DropReason
-from marchproxy_core.services import Auth, AuthType, Cache, Http, HttpVersion
-from marchproxy_core.workers.ledger import (
-    ANSWERS,
-    BYTES_IN,
-    BYTES_OUT,
-    DURATION_BOUNDS_S,
-    DURATION_SUM_US,
-    DURATIONS,
-    REQUESTS,
-    REQUESTS_ACTIVE,
-)
+from marchproxy_core.services import Auth, AuthType, Cache, Http
+from marchproxy_core.workers.ledger import REQUESTS, REQUESTS_ACTIVE
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Sequence
 
+    from marchproxy_application.backends.http2_pool import Http2Pool
+    from marchproxy_application.backends.pool import Pool
     from marchproxy_application.cache.answers import Fetch
     from marchproxy_application.http1.fields import Field, HasFields
     from marchproxy_application.http1.response import ResponseHead
@@ -50,37 +40,26 @@ if TYPE_CHECKING:
     from marchproxy_core.relay.carried import Carried
     from marchproxy_core.services import Endpoint
 
-log = structlog.get_logger()
-
-_CLASSES: Final = tuple(ANSWERS[f"{digit}xx"] for digit in range(1, 6))
 LEAST_LOOK_S: Final = 0.25
 """How often the times of one connection are looked at, at most."""
 _NONE_FORGED: Final[frozenset[bytes]] = frozenset()
 
 
 @final
-class HttpService:
+class HttpService(Tally):
     """What all requests for a service share; its clients' connections belong to fronts."""
 
     def __init__(self, application: Application, carried: Carried) -> None:
         """Have no connection yet."""
-        self.application = application
+        super().__init__(application, carried)
         self.loop = application.loop
-        self.carried = carried
         self.fronts: Fronts = application.fronts
-        self.name = carried.work.service.name
         self._refreshes: set[Exchange] = set()
-        self._requests = 0
-        """Number of requests that are being served."""
         self.pools: tuple[Pool | Http2Pool, ...] = ()
-        self._all_pools: dict[Endpoint, Pool | Http2Pool] = {}
-        self._left_pools: list[Pool | Http2Pool] = []
-        """Of backends that were taken out of the list: they keep what they have, until a flush ends it."""
+        self._all_pools = Pools(self)
         self._known: dict[bool, Memory[PreparedAnswer]] = {False: Memory(), True: Memory()}
         self._id_start = os.urandom(6).hex().encode()
         self._ids = itertools.count(1)
-        self._sampled = 0.0
-        self.http = Http()
         self.cache: HttpCache | None = None
         self._cache_wishes: Cache | None = None
         self._auth = Auth()
@@ -92,7 +71,7 @@ class HttpService:
     @property
     def active(self) -> int:
         """Number of requests that are being served, and of clients' connections."""
-        return self._requests + self.fronts.connections_of(self)
+        return self.requests + self.fronts.connections_of(self)
 
     def update(self) -> None:
         """Follow what changed in :attr:`carried`."""
@@ -116,7 +95,7 @@ class HttpService:
             self._adopt_cache(service.cache)
         if service.auth != self._auth:
             self._adopt_auth(service.auth)
-        self._adopt_pools()
+        self.pools = self._all_pools.follow()
         self.fronts.routes_changed(self)
 
     def forged(self, head: HasFields) -> frozenset[bytes]:
@@ -143,12 +122,6 @@ class HttpService:
             return False
         counts[first + REQUESTS] += 1
         return self._gate is None or self._gate.lets_in(exchange)
-
-    def began(self, exchange: Exchange) -> None:
-        """Count a request as one that is being served."""
-        del exchange
-        self._requests += 1
-        self.carried.counts[self.carried.first_cell + REQUESTS_ACTIVE] += 1
 
     def refresh(self, exchange: Exchange, fetch: Fetch) -> None:
         """Ask for what a client was answered from the cache with, so that the next one gets it anew."""
@@ -177,54 +150,6 @@ class HttpService:
         """Take what another thread has for us."""
         if self._gate is not None:
             self._gate.woken()
-
-    def finished(self, exchange: Exchange) -> None:
-        """Count a request that is over, and log it."""
-        self._requests -= 1
-        took_s = time.monotonic() - exchange.began_s
-        carried = self.carried
-        counts, first = carried.counts, carried.first_cell
-        counts[first + REQUESTS_ACTIVE] -= 1
-        status = exchange.status
-        if status:
-            # A backend may say 999, which counts as 5xx (RFC 9110, section 15).
-            counts[first + _CLASSES[min(status // 100, 5) - 1]] += 1
-        if exchange.tunnel is None:  # how long a WebSocket is open says nothing about how fast answers are
-            counts[first + DURATIONS + bisect_left(DURATION_BOUNDS_S, took_s)] += 1
-            counts[first + DURATION_SUM_US] += int(took_s * 1e6)
-        self.count_bytes(exchange)
-        if exchange.reason is not None:
-            carried.drop(exchange.reason)
-        self._sampled += self.http.access_log
-        is_logged = self._sampled >= 1.0
-        if is_logged:
-            self._sampled -= 1.0
-        self.application.access_log.tell(exchange, took_s, is_logged=is_logged)
-
-    def count_bytes(self, exchange: Exchange) -> None:
-        """Count what has come and gone since the last time."""
-        counts, first = self.carried.counts, self.carried.first_cell
-        if exchange.bytes_in != exchange.counted_in:
-            counts[first + BYTES_IN] += exchange.bytes_in - exchange.counted_in
-            exchange.counted_in = exchange.bytes_in
-        if exchange.bytes_out != exchange.counted_out:
-            counts[first + BYTES_OUT] += exchange.bytes_out - exchange.counted_out
-            exchange.counted_out = exchange.bytes_out
-
-    def refused(self, client: Client, request_id: bytes, status: int, reason: DropReason) -> None:
-        """Count and log what was answered without being a request of any service."""
-        counts, first = self.carried.counts, self.carried.first_cell
-        counts[first + _CLASSES[status // 100 - 1]] += 1
-        log.info(
-            "request.refused",
-            id=request_id.decode(),
-            service=self.name,
-            client=client.address.decode(),
-            status=status,
-            origin="proxy",
-            reason=reason.value,
-        )
-        self.application.access_log.remember_refused(self.name, client, request_id, status, reason)
 
     def prepared_answer(
         self, block: bytes, method: bytes, read: Callable[[bytes, bytes], ResponseHead] = read_response
@@ -264,8 +189,7 @@ class HttpService:
 
     def look(self, now_s: float) -> None:
         """Close what was idle for too long."""
-        for pool in self._all_pools.values():
-            pool.look(now_s)
+        self._all_pools.look(now_s)
         if self._gate is not None:
             self._gate.look()
         for refresh in tuple(self._refreshes):
@@ -277,8 +201,7 @@ class HttpService:
         """End everything at once; ``reason`` counts for each connection that is cut."""
         self.fronts.listen(self, ())
         self.fronts.cut(self, reason)
-        for pool in self._all_pools.values():
-            pool.flush()
+        self._all_pools.flush()
         if self._gate is not None:
             self._gate.close()
 
@@ -289,6 +212,8 @@ class HttpService:
         self.backend_context = (
             contexts.get(tls, self.http.backend_protocol, time.time()) if tls is not None else None
         )
+
+    # Following the configuration.
 
     def _adopt(self, http: Http) -> None:
         self.http = http
@@ -322,26 +247,6 @@ class HttpService:
             self._gate.close()
         is_asked = auth.type is AuthType.JWT
         self._gate = Gate(auth, self.name, self.application.waker.wake) if is_asked else None
-
-    def _adopt_pools(self) -> None:
-        carried = self.carried
-        wanted = dict(zip(carried.backends, carried.backend_cells, strict=True))
-        kind = Http2Pool if self.http.backend_protocol is HttpVersion.HTTP2 else Pool
-        for endpoint, pool in tuple(self._all_pools.items()):
-            if endpoint not in wanted or not isinstance(pool, kind):
-                self._all_pools.pop(endpoint).close()
-                self._left_pools.append(pool)
-        for endpoint in carried.flushed:
-            if endpoint in self._all_pools:
-                self._all_pools.pop(endpoint).flush()
-        self._left_pools = [pool for pool in self._left_pools if not pool.is_empty]
-        for pool in tuple(self._left_pools):
-            if pool.endpoint in carried.flushed:
-                pool.flush()
-        for endpoint, cell in wanted.items():
-            if endpoint not in self._all_pools:
-                self._all_pools[endpoint] = kind(self, endpoint, cell)
-        self.pools = tuple(self._all_pools[endpoint] for endpoint in carried.backends)
 
     def _refusal(self) -> DropReason | None:
         total, first = self.carried.total, self.carried.first_cell
