@@ -2,6 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from marchproxy_application.http1.counted import CountedReader
 
 
