@@ -1,7 +1,7 @@
 """One request and its answer: who may ask, which backend is asked, what is tried again, and how it ended.
 
 A client's connection (or stream, in HTTP/2) calls ``request_…``, a backend's connection ``backend_…`` and
-``answer_…``; what comes of it goes to :class:`Client` and to the backend. Whoever is faster is held: bytes wait only in
+``answer_…``; what comes of it goes to the ``Client`` and to the ``Answerer``. Whoever is faster is held: bytes wait only in
 the streams, within bounds.
 """
 
@@ -15,7 +15,7 @@ from marchproxy_application.serving.deadlines import look
 from marchproxy_application.serving.own_answers import STATUS_OF, own_answer
 from marchproxy_application.serving.record import Record
 from marchproxy_application.serving.trying import RETRY_STATUS, after_failure, may_ask_another, repeat
-from marchproxy_application.serving.tunnelling import count, go_away, upgrade
+from marchproxy_application.serving.tunnelling import count_tunnels, go_away, upgrade
 from marchproxy_application.streams import Stream
 from marchproxy_core.drops import DropReason
 from marchproxy_core.workers.ledger import REUSED
@@ -379,7 +379,7 @@ class Exchange(Record):
         self.is_over = True
         self.reason = reason
         if self.tunnel is not None:
-            count(self, -1)
+            count_tunnels(self, -1)
         if self.caching is not None:
             self.caching.over(failed=self.origin != "client")
         self.service.finished(self)

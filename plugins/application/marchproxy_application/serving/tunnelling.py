@@ -27,7 +27,7 @@ def upgrade(exchange: Exchange, answer: PreparedAnswer, backend: BackendConnecti
         return
     exchange.tunnel = Tunnel()
     exchange.kept = None
-    count(exchange, 1)
+    count_tunnels(exchange, 1)
     exchange.client.answer_upgrade(exchange, answer, exchange.more_lines(), backend)
 
 
@@ -44,7 +44,7 @@ def go_away(exchange: Exchange) -> None:
         exchange.backend.send_body(to_backend)
 
 
-def count(exchange: Exchange, more: int) -> None:
+def count_tunnels(exchange: Exchange, more: int) -> None:
     """Count open WebSockets: 1 when one begins, -1 when it ends."""
     carried = exchange.service.carried
     carried.counts[carried.first_cell + WEBSOCKETS] += more
