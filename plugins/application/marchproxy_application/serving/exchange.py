@@ -1,8 +1,8 @@
 """One request and its answer: who may ask, which backend is asked, what is tried again, and how it ended.
 
 A client's connection (or stream, in HTTP/2) calls ``request_…``, a backend's connection ``backend_…`` and
-``answer_…``; what comes of it goes to the ``Client`` and to the ``Answerer``. Whoever is faster is held: bytes wait only in
-the streams, within bounds.
+``answer_…``; what comes of it goes to the ``Client`` and to the ``Answerer``. Whoever is faster is held: bytes wait
+only in the streams, within bounds.
 """
 
 from __future__ import annotations
