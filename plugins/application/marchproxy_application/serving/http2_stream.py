@@ -27,7 +27,7 @@ _GRACE_S: Final = 5.0
 
 @final
 class Http2Stream:
-    """One request and its answer; see ``exchange.Client``."""
+    """One request and its answer; see ``Client``."""
 
     __slots__ = (
         "_early",
