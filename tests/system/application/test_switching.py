@@ -71,12 +71,6 @@ async def test_auth_that_is_switched_on_and_off_fails_no_request(site):
     await switched(site, "application")
 
 
-@pytest.mark.root
-async def test_a_service_leaves_the_kernel_for_auth_and_comes_back_and_fails_no_request(packets):
-    packets.carry_by("application")
-    await switched(packets, "ebpf")
-
-
 async def switched(site, fast):
     """Switch auth on and off, with clients all the while.
 
