@@ -27,6 +27,7 @@ def tables(
     door: tuple[Rule, ...] = (),
     draining: tuple[Service, ...] = (),
     attached: Iterable[str] = (),
+    given_up: Mapping[str, Mapping[str, Service]] | None = None,
 ) -> dict[str, ServiceTable]:
     """Say what every tier has to carry, by tier.
 
@@ -40,6 +41,7 @@ def tables(
         door: The rules at the front door.
         draining: Services that are going away; every tier keeps what is established of them.
         attached: Tiers that may have some of it, also those that nobody needs any more.
+        given_up: By tier and name, services as they were when it could still carry them: it keeps what is established.
     """
     result: dict[str, dict[str, Assignment]] = {tier: {} for tier in (*carries, *attached)}
     chains = {plan.service.name: plan.chain for plan in actual.services}
@@ -54,6 +56,11 @@ def tables(
                 role=duty.get(tier, Role.STANDBY),
                 backends=backends(service),
                 listeners=listeners(service),
+            )
+    for tier, services in (given_up or {}).items():
+        for name, service in services.items():
+            result.setdefault(tier, {}).setdefault(
+                name, Assignment(service=service, role=Role.DRAINING, backends=())
             )
     for service in draining:
         for assignments in result.values():

@@ -22,6 +22,7 @@ from marchproxy_core.engine.asking import ask_tier, ask_tiers, is_unsure, probe_
 from marchproxy_core.engine.assigning import tables
 from marchproxy_core.engine.crew import Crew
 from marchproxy_core.engine.door import FrontDoor
+from marchproxy_core.engine.given_up import GivenUp
 from marchproxy_core.engine.netwatch import watch_interfaces
 from marchproxy_core.engine.pauses import Pauses
 from marchproxy_core.engine.questioning import purge, recall
@@ -90,6 +91,7 @@ class Engine:
     _planning: bool = False
     """Whether plans are put into effect: from the first one on until a drain begins."""
     _leaving: tuple[Service, ...] = ()
+    _given_up: GivenUp = attrs.field(factory=GivenUp)
     _drain: trio.Event = attrs.field(factory=trio.Event)
     _nursery: trio.Nursery | None = None
     _applying: trio.Lock = attrs.field(factory=trio.Lock)
@@ -160,12 +162,14 @@ class Engine:
             stay = {service.name for service in config.services}
             gone = tuple(service for service in self.config.services if service.name not in stay)
             self._leaving = tuple(one for one in self._leaving if one.name not in stay) + gone
+            self._given_up.follow(self._possible, possible, {one.tier for one in self._crew})
             self.config, self._facts, self._possible = config, facts, possible
             self.door.adopt(config)
             self._tell_shut_off()
             self.adopted(config)
             self._carry_on(self._nursery, "reloaded")
             self._nursery.start_soon(self._see_off, gone)
+            self._nursery.start_soon(self._let_go)
             self._nursery.start_soon(self._ask_again, self._nursery)
             await self._crew.caught_up()
 
@@ -342,6 +346,7 @@ class Engine:
                 door=self.door.rules,
                 draining=self._leaving,
                 attached=[supervisor.tier for supervisor in self._crew],
+                given_up=self._given_up.by_tier,
             )
         )
 
@@ -355,7 +360,17 @@ class Engine:
         await self._wait_for_connections(services)
         self._leaving = tuple(one for one in self._leaving if one not in services)
         self._publish()
-        self._crew.stop_all_but(self._carries())
+        self._crew.stop_all_but((*self._carries(), *self._given_up.by_tier))
+
+    async def _let_go(self) -> None:
+        """Forget what was given up once nothing of it is left, and tiers that nobody needs any more."""
+        await trio.sleep(_DRAIN_GRACE_S)
+        while self._given_up.by_tier and self._planning:
+            await self.refresh_stats()
+            self._given_up.let_go(self.stats())
+            self._publish()
+            await trio.sleep(_DRAIN_LOOK_S)
+        self._crew.stop_all_but((*self._carries(), *self._given_up.by_tier))
 
     async def _wait_for_connections(self, services: tuple[Service, ...]) -> None:
         """Return when none of these services, but for those that a reload brought back, has a connection."""

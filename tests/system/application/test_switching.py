@@ -67,8 +67,18 @@ async def reloaded(daemon):
     assert result.status == 0, result.errors
 
 
-async def test_auth_that_is_switched_on_and_off_fails_no_request(site):
-    await switched(site, "application")
+@pytest.mark.parametrize("fast", ["sockets", "application"])
+async def test_auth_that_is_switched_on_and_off_fails_no_request(site, fast):
+    """Either two tiers share the work, or one has all of it and changes how it reads the same service."""
+    if fast == "sockets":
+        site.settings |= {"enable_sockets": "auto", "tier_order": ["sockets", "application"]}
+    await switched(site, fast)
+
+
+@pytest.mark.root
+async def test_a_service_leaves_the_kernel_for_auth_and_comes_back_and_fails_no_request(packets):
+    packets.carry_by("application")
+    await switched(packets, "ebpf")
 
 
 async def switched(site, fast):
@@ -85,6 +95,8 @@ async def switched(site, fast):
     known = {"authorization": workshop.bearer()}
     stranger, friend = Asker(web, {}, keeps=False), Asker(web, known, keeps=False)
     keeper = Asker(web, known, keeps=True)
+    old = await WebClient.to(web)
+    assert (await old.ask()).status == 200
     everybody = (stranger, friend, keeper)
     async with trio.open_nursery() as nursery:
         for one in everybody:
@@ -98,12 +110,14 @@ async def switched(site, fast):
             await stranger.meets(401)
             await friend.meets(200)
             await keeper.meets(200)
+            assert "via" not in (await old.ask()).fields  # established as plain bytes, it goes on so
             web.options = plain
             site.write(web)
             await reloaded(daemon)
             await is_with(daemon, fast)
             for one in everybody:
                 await one.meets(200)
+            assert "via" not in (await old.ask()).fields
         nursery.cancel_scope.cancel()
     assert [one.failed for one in everybody] == [[], [], []]
     assert set(stranger.statuses) == {200, 401}
