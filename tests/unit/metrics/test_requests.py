@@ -87,7 +87,7 @@ def test_a_service_for_http_shows_zeros_before_its_first_request(engine):
 
 
 def test_a_service_that_is_read_as_http_no_longer_keeps_what_it_counted(engine):
-    plain = attrs.evolve(fake.LOCKED, auth=Auth(), http=None)
+    plain = attrs.evolve(fake.LOCKED, auth=Auth(), tls=None, websocket=False, cache=None, http=None)
     engine.config = attrs.evolve(engine.config, services=(plain,))
     assert by(families(engine)["marchproxy_requests"], "code")["2xx"] == 5
 

@@ -83,7 +83,8 @@ def end_of_head(data: bytes, most_bytes: int) -> int:
     end = data.find(b"\r\n\r\n") + 4
     is_whole = end >= 4
     if (end if is_whole else len(data)) > most_bytes:
-        raise Refused(Refusal.HEAD_TOO_LARGE)
+        # Where not even the first line has an end, it is the target that is too long.
+        raise Refused(Refusal.HEAD_TOO_LARGE if b"\r\n" in data[:most_bytes] else Refusal.TARGET_TOO_LONG)
     if not is_whole and (b"\n\n" in data or b"\n\r\n" in data):
         raise Refused(Refusal.BAD_LINE_END)
     return end if is_whole else 0

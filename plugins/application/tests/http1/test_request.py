@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from marchproxy_application.http1.fields import Kind
 from marchproxy_application.http1.refusals import Refusal, Refused
-from marchproxy_application.http1.request import read_request
+from marchproxy_application.http1.request import end_of_head, read_request
 
 
 def head(*lines: bytes) -> bytes:
@@ -259,3 +259,17 @@ def test_nobody_waits_for_100_continue_who_has_no_body():
 def test_a_field_that_cgi_would_take_for_one_with_a_meaning_is_passed_on_to_nobody(name):
     (_, field) = read_request(head(b"GET / HTTP/1.1", b"Host: a", name + b": 5")).fields
     assert field.kind != Kind.PLAIN
+
+
+@pytest.mark.parametrize(
+    ("data", "refusal"),
+    [
+        (b"GET /" + bytes(100).replace(b"\0", b"a"), Refusal.TARGET_TOO_LONG),
+        (b"GET / HTTP/1.1\r\nX: " + bytes(100).replace(b"\0", b"a"), Refusal.HEAD_TOO_LARGE),
+        (b"GET / HTTP/1.1\r\nX: " + bytes(100).replace(b"\0", b"a") + b"\r\n\r\n", Refusal.HEAD_TOO_LARGE),
+    ],
+)
+def test_what_is_too_large_is_said_by_where_it_is(data, refusal):
+    with pytest.raises(Refused) as caught:
+        end_of_head(data, 64)
+    assert caught.value.refusal is refusal
