@@ -10,14 +10,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from marchproxy_core.workers.hooks import WorkersAttachment, attached_workers, report_of, runner_of
     from marchproxy_core.workers.pool import WorkerPool, open_worker_pool
 
-__all__ = ["WorkerPool", "open_worker_pool"]
+__all__ = [
+    "WorkerPool",
+    "WorkersAttachment",
+    "attached_workers",
+    "open_worker_pool",
+    "report_of",
+    "runner_of",
+]
 
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from marchproxy_core.workers import pool
+    from marchproxy_core.workers import hooks
 
-    return getattr(pool, name)
+    return getattr(hooks, name)

@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
-import attrs
-
 from marchproxy_core.hookspecs import hookimpl
-from marchproxy_core.model import (
-    AttachContext,
-    Attachment,
-    Carries,
-    Path,
-    ProbeReport,
-    Requirement,
-    Runner,
-    ServiceTable,
-    TierStats,
-    Verdict,
-)
-from marchproxy_core.workers import WorkerPool, open_worker_pool
+from marchproxy_core.model import AttachContext, Path, ProbeReport, Runner, ServiceTable, TierStats, Verdict
+from marchproxy_core.workers import WorkersAttachment, attached_workers, report_of, runner_of
 
 if TYPE_CHECKING:
-    import trio
-
     from marchproxy_core.config import Settings
     from marchproxy_core.host import HostFacts
     from marchproxy_core.services import Service
@@ -34,34 +18,13 @@ if TYPE_CHECKING:
 ORDER = 700
 _NAME = "sockets"
 _ENTRY = "marchproxy_core.relay.worker:main"
-_KERNEL = (4, 14, 0)  # smaps_rollup; SO_REUSEPORT, splice and EPOLLRDHUP are older
-
-
-@attrs.define(eq=False, kw_only=True)
-class SocketsAttachment(Attachment):
-    """The worker processes."""
-
-    pool: WorkerPool
 
 
 @hookimpl
 def probe(host: HostFacts, settings: Settings) -> ProbeReport:
     """Say that it runs on any Linux of this decade, without any right."""
     del settings
-    return ProbeReport(
-        order=ORDER,
-        carries=Carries.CONNECTIONS,
-        keeps_door=True,
-        requirements=(
-            Requirement(
-                need=f"Linux {_KERNEL[0]}.{_KERNEL[1]} or later",
-                have=f"Linux {host.kernel_release}",
-                fix="" if host.kernel >= _KERNEL else "boot a newer kernel",
-                met=host.kernel >= _KERNEL,
-                source="proc_pid_smaps_rollup, proc(5)",
-            ),
-        ),
-    )
+    return report_of(host, ORDER)
 
 
 @hookimpl
@@ -75,28 +38,18 @@ def classify(service: Service, report: ProbeReport) -> Verdict:
 
 
 @hookimpl
-def attach(context: AttachContext) -> AbstractAsyncContextManager[SocketsAttachment]:
+def attach(context: AttachContext) -> AbstractAsyncContextManager[WorkersAttachment]:
     """Start the worker processes."""
-    return _attached(context)
-
-
-@asynccontextmanager
-async def _attached(context: AttachContext) -> AsyncIterator[SocketsAttachment]:
-    async with open_worker_pool(tier=_NAME, entry=_ENTRY, context=context) as pool:
-        yield SocketsAttachment(tier=_NAME, pool=pool)
+    return attached_workers(_NAME, _ENTRY, context)
 
 
 @hookimpl
-def forward(attachment: SocketsAttachment, services: Table[ServiceTable]) -> Runner:
+def forward(attachment: WorkersAttachment, services: Table[ServiceTable]) -> Runner:
     """Have the workers follow the table."""
-
-    async def run(*, task_status: trio.TaskStatus[None]) -> None:
-        await attachment.pool.run(services, task_status=task_status)
-
-    return run
+    return runner_of(attachment, services)
 
 
 @hookimpl
-def stats(attachment: SocketsAttachment) -> TierStats:
+def stats(attachment: WorkersAttachment) -> TierStats:
     """Read the shared counters."""
     return attachment.pool.stats()
