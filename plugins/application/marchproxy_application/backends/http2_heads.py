@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 from hpack.table import HeaderTable
 
-from marchproxy_application.http1.fields import read_field, tokens_of
-from marchproxy_application.http1.refusals import Refused
+from marchproxy_application.http1.fields import tokens_of
 from marchproxy_application.http1.response import ResponseHead, read_response
 from marchproxy_application.http2.answers import field_block, lines_block
-from marchproxy_application.http2.heads import Malformed
+from marchproxy_application.http2.heads import OF_CONNECTIONS, Malformed, strict_field
 from marchproxy_application.serving.own_answers import reason_phrase
 
 if TYPE_CHECKING:
@@ -25,10 +24,7 @@ if TYPE_CHECKING:
     from marchproxy_application.http2.heads import Header
 
 TE_TRAILERS: Final = field_block(b"te", b"trailers")
-_OF_CONNECTIONS: Final = frozenset(
-    {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
-)
-_DROPPED: Final = _OF_CONNECTIONS | {b"host", b"te", b"http2-settings"}
+_DROPPED: Final = OF_CONNECTIONS | {b"host", b"te", b"http2-settings"}
 _LONGEST_REMEMBERED: Final = 1024
 _VERSION: Final = b"HTTP/2"
 
@@ -62,7 +58,7 @@ def answer_block(headers: Iterable[Header]) -> bytes:
                 raise Malformed("a pseudo-header that is unknown, comes twice, or comes behind a field")
             status = bytes(value)
             continue
-        lines.append(_line(name, value))
+        lines.append(strict_field(name, value).line)
     if not status or status == b"101":
         raise Malformed("no :status, or 101")
     return b"%b %b %b\r\n%b\r\n" % (_VERSION, status, reason_phrase(int(status)), b"".join(lines))
@@ -73,18 +69,6 @@ def read_answer(block: bytes, method: bytes) -> ResponseHead:
     head = read_response(b"HTTP/1.1" + block[len(_VERSION) :], method)
     head.minor = 2
     return head
-
-
-def _line(name: bytes, value: bytes) -> bytes:
-    try:
-        field = read_field(b"%b: %b" % (name, value))
-    except Refused as refused:
-        raise Malformed(refused.refusal.text) from refused
-    if field.name != name or field.value != value:
-        raise Malformed("a field's name or value that HTTP/1.1 would read otherwise")
-    if name in _OF_CONNECTIONS:
-        raise Malformed(f"{name.decode()} speaks of a connection")
-    return field.line
 
 
 def _encoded(start: bytes, scheme: bytes) -> bytes:

@@ -23,6 +23,7 @@ from marchproxy_application.backends.http2_outgoing import STREAM_WINDOW
 from marchproxy_application.http1.refusals import Refused
 from marchproxy_application.http2.answers import field_block, lines_block, trailers_block
 from marchproxy_application.http2.heads import Malformed, read_trailers
+from marchproxy_application.http2.pieces import pieces_of
 from marchproxy_core.drops import DropReason
 
 if TYPE_CHECKING:
@@ -179,7 +180,8 @@ class BackendStream:
             most: How many it may have, 1 or more; there is room in the windows.
         """
         connection = self.connection
-        pieces, size = self._next_pieces(most)
+        pieces = pieces_of(self._waiting, most)
+        size = sum(map(len, pieces))
         self.unsent -= size
         self.window -= size
         is_last = not self.unsent and self._trailers is not None
@@ -195,21 +197,6 @@ class BackendStream:
         if exchange is not None and exchange.holds_request and self.unsent <= _MOST_WAITING // 2:
             exchange.backend_drained()
         return size
-
-    def _next_pieces(self, most: int) -> tuple[list[bytes | memoryview], int]:
-        waiting = self._waiting
-        pieces: list[bytes | memoryview] = []
-        left = most
-        while waiting and left:
-            data = waiting[0]
-            if len(data) <= left:
-                pieces.append(waiting.popleft())
-            else:
-                view = memoryview(data)
-                pieces.append(view[:left])
-                waiting[0] = view[left:]
-            left -= len(pieces[-1])
-        return pieces, most - left
 
     # From the backend.
 

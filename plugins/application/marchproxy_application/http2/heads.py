@@ -21,9 +21,10 @@ PSEUDO_HEADERS: Final = 5
 """As many as a request may have."""
 WEBSOCKET: Final = b"websocket"
 _PSEUDO: Final = frozenset({b":method", b":scheme", b":authority", b":path", b":protocol"})
-_OF_CONNECTIONS: Final = frozenset(
+OF_CONNECTIONS: Final = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
 )
+"""Fields that HTTP/2 has no use for (RFC 9113, section 8.2.2)."""
 _VISIBLE: Final = re.compile(rb"[!-~]*")
 _MEAN_A_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})
 """Methods whose requests say so when they have no body (RFC 9110, section 8.6)."""
@@ -152,7 +153,12 @@ def _split(headers: Iterable[Header]) -> tuple[dict[bytes, bytes], list[Field]]:
     return pseudo, fields
 
 
-def _field(name: bytes, value: bytes) -> Field:
+def strict_field(name: bytes, value: bytes) -> Field:
+    """Judge a field of HTTP/2 as it will be read in HTTP/1.1.
+
+    Raises:
+        Malformed: HTTP/1.1 would read something else in it, or it speaks of a connection.
+    """
     try:
         field = read_field(b"%b: %b" % (name, value))
     except Refused as refused:
@@ -160,7 +166,14 @@ def _field(name: bytes, value: bytes) -> Field:
     # A colon in the name, a capital letter, or white space around the value: read otherwise than it came.
     if field.name != name or field.value != value:
         raise Malformed("a field's name or value that HTTP/1.1 would read otherwise")
-    if name in _OF_CONNECTIONS or (name == b"te" and value.lower() != b"trailers"):
+    if name in OF_CONNECTIONS:
+        raise Malformed(f"{name.decode()} speaks of a connection")
+    return field
+
+
+def _field(name: bytes, value: bytes) -> Field:
+    field = strict_field(name, value)
+    if name == b"te" and value.lower() != b"trailers":
         raise Malformed(f"{name.decode()} speaks of a connection")
     return field
 

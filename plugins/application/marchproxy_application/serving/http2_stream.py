@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, final
 
 from marchproxy_application.http2.answers import block_of, lines_block, trailers_block
+from marchproxy_application.http2.pieces import pieces_of
 from marchproxy_application.http2.websocket import accept_of, new_key
 from marchproxy_application.serving.exchange import Exchange
 from marchproxy_application.serving.http2_protocol import CANCEL, INTERNAL_ERROR
@@ -313,19 +314,7 @@ class Http2Stream:
         return self.unsent > 0 or (self._trailers_out is not None and not self.has_ended)
 
     def _next_piece(self, most: int) -> bytes:
-        """Take up to so many bytes of what waits, over the bounds of what it came in."""
-        waiting = self._waiting
-        pieces: list[bytes | memoryview] = []
-        left = most
-        while waiting and left:
-            data = waiting[0]
-            if len(data) <= left:
-                pieces.append(waiting.popleft())
-            else:
-                view = memoryview(data)
-                pieces.append(view[:left])
-                waiting[0] = view[left:]
-            left -= len(pieces[-1])
+        pieces = pieces_of(self._waiting, most)
         if len(pieces) == 1 and isinstance(pieces[0], bytes):
             return pieces[0]
         return b"".join(pieces)
