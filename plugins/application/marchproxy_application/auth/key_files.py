@@ -15,6 +15,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from marchproxy_application.auth.keys import Key, KeySet, Read, UnusableKey, read_jwks
+from marchproxy_application.unusable import Unusable
 
 MOST_FILE_BYTES = 1 << 20
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
@@ -22,30 +23,17 @@ _FORMS = "write a PEM public key or certificate, a JWK, or a JWK Set"
 
 
 @attrs.frozen(kw_only=True)
-class KeyProblem:
-    """Why a file, or a key in it, is of no use."""
-
-    where: str
-    """The path."""
-    what: str
-    fix: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.what} - fix: {self.fix}"
-
-
-@attrs.frozen(kw_only=True)
 class KeyFiles:
     """All keys of some files, and what was wrong with the rest."""
 
     keys: KeySet
-    problems: tuple[KeyProblem, ...]
+    problems: tuple[Unusable, ...]
 
 
 def read_key_files(paths: Iterable[str]) -> KeyFiles:
     """Read key files; blocks for as long as the disk does."""
     keys = KeySet()
-    problems: list[KeyProblem] = []
+    problems: list[Unusable] = []
     for path in paths:
         try:
             with Path(path).open("rb") as file:
@@ -53,7 +41,7 @@ def read_key_files(paths: Iterable[str]) -> KeyFiles:
         except OSError as error:
             what = error.strerror or str(error)
             problems.append(
-                KeyProblem(where=path, what=what, fix="let the daemon read it, or correct auth_keys")
+                Unusable(where=path, what=what, fix="let the daemon read it, or correct auth_keys")
             )
             continue
         found, wrong = read_keys(data, path)
@@ -62,7 +50,7 @@ def read_key_files(paths: Iterable[str]) -> KeyFiles:
     return KeyFiles(keys=keys, problems=tuple(problems))
 
 
-def read_keys(data: bytes, where: str) -> tuple[KeySet, list[KeyProblem]]:
+def read_keys(data: bytes, where: str) -> tuple[KeySet, list[Unusable]]:
     """Return the keys in a file's text, and what is wrong with it.
 
     Args:
@@ -72,12 +60,12 @@ def read_keys(data: bytes, where: str) -> tuple[KeySet, list[KeyProblem]]:
     try:
         read = _read(data)
     except UnusableKey as error:
-        return KeySet(), [KeyProblem(where=where, what=str(error), fix=_FORMS)]
+        return KeySet(), [Unusable(where=where, what=str(error), fix=_FORMS)]
     problems = [
-        KeyProblem(where=where, what=why, fix="correct the key, or take it out") for why in read.left_out
+        Unusable(where=where, what=why, fix="correct the key, or take it out") for why in read.left_out
     ]
     if not read.keys.keys and not problems:
-        problems.append(KeyProblem(where=where, what="no key is in it", fix=_FORMS))
+        problems.append(Unusable(where=where, what="no key is in it", fix=_FORMS))
     return read.keys, problems
 
 

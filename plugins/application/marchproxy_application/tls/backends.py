@@ -10,8 +10,9 @@ import structlog
 
 from marchproxy_application.tls.certificates import Authorities, KeyPair, authorities_from, key_pair_from
 from marchproxy_application.tls.contexts import trust
-from marchproxy_application.tls.files import Unusable, load_chain
+from marchproxy_application.tls.files import load_chain
 from marchproxy_application.tls.watching import Watched
+from marchproxy_application.unusable import Unusable
 from marchproxy_core.services import Certificate, HttpVersion
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 
-from marchproxy_application.tls.files import Unusable, load_authorities, load_chain, read
+from marchproxy_application.tls.files import load_authorities, load_chain, read
 from marchproxy_application.tls.names import normal
+from marchproxy_application.unusable import Unusable
 from marchproxy_core.services import Certificate
 
 if TYPE_CHECKING:

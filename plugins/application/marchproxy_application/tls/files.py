@@ -10,7 +10,8 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-import attrs
+# Under its own name once more: backends/ and serving/ take it from here.
+from marchproxy_application.unusable import Unusable as Unusable
 
 if TYPE_CHECKING:
     import ssl
@@ -21,18 +22,6 @@ MOST_BYTES = 4 * 1024 * 1024
 
 Mark = tuple[int, ...]
 """What tells one state of a file from another; empty: it is not there."""
-
-
-@attrs.frozen
-class Unusable:
-    """What is wrong with a file, or with several that go together."""
-
-    where: str
-    what: str
-    fix: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.what} - fix: {self.fix}"
 
 
 def mark_of(path: str) -> Mark:

@@ -12,9 +12,9 @@ import structlog
 
 from marchproxy_application.tls.certificates import Authorities, KeyPair, authorities_from, key_pair_from
 from marchproxy_application.tls.contexts import Terms, context_of, first_context
-from marchproxy_application.tls.files import Unusable
 from marchproxy_application.tls.picking import Picker, Tenant
 from marchproxy_application.tls.watching import Watched
+from marchproxy_application.unusable import Unusable
 
 if TYPE_CHECKING:
     import ssl

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, TypeVar, final
 
-from marchproxy_application.tls.files import Mark, Unusable, mark_of
+from marchproxy_application.tls.files import Mark, mark_of
+from marchproxy_application.unusable import Unusable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ import structlog
 import trustme
 
 from marchproxy_application.tls.backends import BackendContexts
-from marchproxy_application.tls.files import Unusable
+from marchproxy_application.unusable import Unusable
 from marchproxy_core.services import BackendTls, HttpVersion
 
 

@@ -8,7 +8,7 @@ import pytest
 import trustme
 
 from marchproxy_application.tls.certificates import KeyPair, authorities_from, key_pair_from
-from marchproxy_application.tls.files import Unusable
+from marchproxy_application.unusable import Unusable
 from marchproxy_core.services import Certificate
 
 
