@@ -1,10 +1,12 @@
-"""The tier at work for one HTTP service, with real worker processes, for the tests below."""
+"""The tier at work for one HTTP service, with real worker processes, and certificates, for the tests below."""
 
 from __future__ import annotations
 
 import pytest
+import trustme
 
 from plugins.application.tests import http_rig
+from plugins.application.tests.workshop import Workshop
 
 
 @pytest.fixture
@@ -30,3 +32,13 @@ def log_events(capfd, monkeypatch):
         return http_rig.events("".join(written), name)
 
     return told
+
+
+@pytest.fixture(scope="session")
+def _authority():
+    return trustme.CA(key_type=trustme.KeyType.ECDSA)
+
+
+@pytest.fixture
+def workshop(tmp_path, _authority):
+    return Workshop(tmp_path, _authority)

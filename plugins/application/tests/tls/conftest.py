@@ -1,14 +1,11 @@
-"""Certificates made on the spot, and handshakes in memory."""
+"""Handshakes in memory."""
 
 import hashlib
 import ssl
 
 import attrs
 import pytest
-import trustme
 from cryptography.hazmat.primitives import serialization
-
-from marchproxy_core.services import Certificate
 
 NOW_S = 1_600_000_000.0
 """In the past, as OpenSSL sees it: what has expired by then has expired."""
@@ -29,38 +26,6 @@ class Shaken:
     @property
     def fingerprint(self):
         return hashlib.sha256(self.client.getpeercert(binary_form=True)).hexdigest()
-
-
-@attrs.define
-class Workshop:
-    """Issues certificates into a folder; ``file(name)`` overwrites, as renewals do."""
-
-    folder: object
-    ca: trustme.CA
-
-    def issue(self, *names, file="cert", **options):
-        issued = self.ca.issue_cert(*names, **options)
-        pair = Certificate(certificate=str(self.folder / f"{file}.pem"), key=str(self.folder / f"{file}.key"))
-        chain = b"".join(pem.bytes() for pem in issued.cert_chain_pems)
-        (self.folder / f"{file}.pem").write_bytes(chain)
-        (self.folder / f"{file}.key").write_bytes(issued.private_key_pem.bytes())
-        return pair
-
-    def authorities(self, name="ca.pem"):
-        path = self.folder / name
-        self.ca.cert_pem.write_to_path(str(path))
-        return str(path)
-
-    def client(self, *, certificate=None, alpn=(), most=None):
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self.ca.configure_trust(context)
-        if certificate:
-            context.load_cert_chain(certificate.certificate, certificate.key)
-        if alpn:
-            context.set_alpn_protocols(alpn)
-        if most:
-            context.maximum_version = most
-        return context
 
 
 def key_with_password(pem, password):
@@ -101,16 +66,6 @@ def handshake(client_context, server_context, name, *, session=None):
         to_client.write(from_server.read())
         step("client", lambda: client.read(1))
     return Shaken(client, server, errors)
-
-
-@pytest.fixture(scope="session")
-def _authority():
-    return trustme.CA(key_type=trustme.KeyType.ECDSA)
-
-
-@pytest.fixture
-def workshop(tmp_path, _authority):
-    return Workshop(tmp_path, _authority)
 
 
 @pytest.fixture

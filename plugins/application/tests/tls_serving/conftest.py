@@ -1,10 +1,9 @@
-"""Certificates made on the spot, and clients and backends that speak TLS, around the tier in real worker processes."""
+"""Clients and backends that speak TLS, around the tier in real worker processes."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
-import ssl
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import attrs
@@ -14,66 +13,13 @@ import trustme
 
 from marchproxy_application import plugin
 from marchproxy_core.config import Settings
-from marchproxy_core.services import Certificate, Http, Tls
+from marchproxy_core.services import Http, Tls
 from marchproxy_core.testing import Subject, open_loopback_wire
 from marchproxy_core.testing.laws.traffic import service_for
 from marchproxy_core.testing.pytest_plugin import leave_out
 from marchproxy_core.testing.servers import tcp_server
 from plugins.application.tests.http_rig import LONGEST_S, Origin, Peer, Site, answering
-
-
-@attrs.define
-class Workshop:
-    """Issues certificates into a folder; the same file again overwrites, as renewals do."""
-
-    folder: object
-    ca: trustme.CA
-
-    def issue(self, *names, file="cert", **options):
-        issued = self.ca.issue_cert(*names, **options)
-        pair = Certificate(certificate=str(self.folder / f"{file}.pem"), key=str(self.folder / f"{file}.key"))
-        chain = b"".join(pem.bytes() for pem in issued.cert_chain_pems)
-        (self.folder / f"{file}.key").write_bytes(issued.private_key_pem.bytes())
-        (self.folder / f"{file}.pem").write_bytes(chain)
-        return pair
-
-    def authorities(self, name="ca.pem"):
-        path = self.folder / name
-        self.ca.cert_pem.write_to_path(str(path))
-        return str(path)
-
-    def client(self, *, certificate=None, alpn=(), least=None, most=None):
-        """Make a client's context."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self.ca.configure_trust(context)
-        if certificate:
-            context.load_cert_chain(certificate.certificate, certificate.key)
-        if alpn:
-            context.set_alpn_protocols(alpn)
-        if least:
-            context.minimum_version = least
-        if most:
-            context.maximum_version = most
-        return context
-
-    def server(self, certificate, *, asks=False):
-        """Make a backend's context."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate.certificate, certificate.key)
-        if asks:
-            self.ca.configure_trust(context)
-            context.verify_mode = ssl.CERT_REQUIRED
-        return context
-
-
-@pytest.fixture(scope="session")
-def _authority():
-    return trustme.CA(key_type=trustme.KeyType.ECDSA)
-
-
-@pytest.fixture
-def workshop(tmp_path, _authority):
-    return Workshop(tmp_path, _authority)
+from plugins.application.tests.workshop import Workshop
 
 
 @pytest.fixture
