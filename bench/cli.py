@@ -10,7 +10,7 @@ import click
 import trio
 from rich.console import Console
 
-from bench import judge, report, turns
+from bench import judge, options, report, turns
 from bench import results as results_of_a_run
 from bench.files import Occasion
 from bench.http import cli as http
@@ -36,7 +36,6 @@ _TOOLS = {
     "taskset": "util-linux",
     "nsenter": "util-linux",
 }
-_RESULTS = Path(__file__).parent / "results"
 _FEWEST_ROUNDS = 5
 _PEER_NAMES = tuple(peer.name for peer in PEERS)
 _PACKETS = "packets"
@@ -55,16 +54,8 @@ _WIDTH = 150
 @click.option("--peers", type=Names(_PEER_NAMES), default=",".join(_PEER_NAMES), help="Peers.")
 @click.option("--rounds", type=click.IntRange(1), default=5, help="Turns of each peer in each workload.")
 @click.option("--seconds", type=click.IntRange(1), default=3, help="How long each generator runs in a turn.")
-@click.option(
-    "--calm/--no-calm",
-    default=True,
-    help="Wait for a quiet machine before each turn, and repeat disturbed ones.",
-)
-@click.option(
-    "--results",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Where JSON, tables and plot go.  [default: bench/results for a whole run, else bench/results/partial]",
-)
+@options.calm
+@options.results("a whole run")
 def main(
     only: tuple[str, ...], peers: tuple[str, ...], rounds: int, seconds: int, calm: bool, results: Path | None
 ) -> None:
@@ -72,7 +63,7 @@ def main(
     console = Console(stderr=True)
     all_peers = set(peers) == set(_PEER_NAMES)
     whole = all_peers and set(only) == set(_PARTS) and rounds >= _FEWEST_ROUNDS
-    directory = results or (_RESULTS if whole else _RESULTS / "partial")
+    directory = options.directory_of(results, whole=whole)
     try:
         refuse_what_is_missing(_TOOLS)
         has_peers = not {_PACKETS, _HTTP}.issuperset(only)

@@ -11,7 +11,7 @@ import click
 import trio
 from rich.console import Console
 
-from bench import turns
+from bench import options, turns
 from bench.files import Occasion
 from bench.http import results as results_of_a_run
 from bench.http.metrics import KINDS, metrics_of
@@ -37,7 +37,6 @@ _TOOLS = {
     "taskset": "util-linux",
     "nsenter": "util-linux",
 }
-_RESULTS = Path(__file__).parents[1] / "results"
 _FEWEST_ROUNDS = 3
 _KINDS = tuple(kind.name for kind in KINDS)
 _PEER_NAMES = tuple(peer.name for peer in PEERS)
@@ -51,16 +50,8 @@ _WIDTH = 230
 @click.option("--workers", type=Names(_WORKERS), default=",".join(_WORKERS), help="With how many workers.")
 @click.option("--rounds", type=click.IntRange(1), default=3, help="Turns of each peer in each workload.")
 @click.option("--seconds", type=click.IntRange(1), default=3, help="How long each generator runs in a turn.")
-@click.option(
-    "--calm/--no-calm",
-    default=True,
-    help="Wait for a quiet machine before each turn, and repeat disturbed ones.",
-)
-@click.option(
-    "--results",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Where JSON, tables and plot go.  [default: bench/results for a whole run, else bench/results/partial]",
-)
+@options.calm
+@options.results("a whole run")
 def main(
     only: tuple[str, ...],
     peers: tuple[str, ...],
@@ -72,7 +63,7 @@ def main(
 ) -> None:
     """Measure HTTP through our application tier and its peers side by side, in turns; needs root."""
     whole = (set(only), set(peers), set(workers)) == (set(_KINDS), set(_PEER_NAMES), set(_WORKERS))
-    directory = results or (_RESULTS if whole and rounds >= _FEWEST_ROUNDS else _RESULTS / "partial")
+    directory = options.directory_of(results, whole=whole and rounds >= _FEWEST_ROUNDS)
     try:
         run(only=only, peers=peers, workers=workers, how=How(rounds, seconds, calm), directory=directory)
     except MarchProxyError as error:

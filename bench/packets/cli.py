@@ -12,6 +12,7 @@ import click
 import trio
 from rich.console import Console
 
+from bench import options
 from bench.files import Occasion
 from bench.interrupting import until_terminated
 from bench.packets import results as results_of_a_run
@@ -33,7 +34,6 @@ _TOOLS = {"ethtool": "ethtool", "unshare": "util-linux", "taskset": "util-linux"
 _WIDTH = 190
 ALL = (*CARRIERS, *DROPPERS)
 """What can be measured, the reference of each kind last."""
-RESULTS = Path(__file__).parents[1] / "results"
 
 
 @click.command(context_settings={"show_default": True})
@@ -46,11 +46,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 )
 @click.option("--rounds", type=click.IntRange(1), default=5, help="Turns of each carrier at each point.")
 @click.option("--seconds", type=click.FloatRange(0.05), default=1.0, help="How long a turn counts.")
-@click.option(
-    "--results",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Where JSON, tables and plot go.  [default: bench/results for all points, else bench/results/partial]",
-)
+@options.results("all points")
 def main(
     carriers: str,
     protocols: str,
@@ -75,7 +71,7 @@ def main(
         raise click.BadParameter("no such carriers or points: see --help and bench/packets/traffic.py")
     whole = len(points) == len(POINTS) and len(chosen) == len(ALL)
     try:
-        run(chosen, points, rounds, seconds, results or (RESULTS if whole else RESULTS / "partial"))
+        run(chosen, points, rounds, seconds, options.directory_of(results, whole=whole))
     except MarchProxyError as error:
         raise click.ClickException(str(error)) from error
 
