@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pluggy
 import pytest
 import structlog
 import trio
 from click.testing import CliRunner
 
+from marchproxy_core import hookspecs
 from marchproxy_core.cli import main
 from marchproxy_core.config import SETTINGS
 
@@ -22,6 +24,23 @@ fake = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(fake)
 
 PROGRAM = [sys.executable, "-c", "from marchproxy_core.cli import main; main(prog_name='marchproxy')"]
+hookimpl = pluggy.HookimplMarker(hookspecs.PROJECT)
+
+
+class OnlyExplained:
+    """The hooks that no command that explains may call."""
+
+    @hookimpl
+    def attach(self, context):
+        raise AssertionError("nothing is attached to explain")
+
+    @hookimpl
+    def forward(self, attachment, services):
+        raise AssertionError("nothing is forwarded to explain")
+
+    @hookimpl
+    def stats(self, attachment):
+        raise AssertionError("nothing is counted to explain")
 
 
 @pytest.fixture(autouse=True)
@@ -96,3 +115,9 @@ def socket_path(tmp_path):
     path = tmp_path / "admin.sock"
     assert len(str(path)) <= 107, "the temporary directory's name is too long for a unix socket"
     return path
+
+
+@pytest.fixture
+def only_explained():
+    """Return what makes a tier of a class that probes and classifies: it fails when more is asked of it."""
+    return lambda tier: type(tier.__name__, (tier, OnlyExplained), {})()

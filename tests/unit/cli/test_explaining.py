@@ -34,22 +34,10 @@ class Reader:
     def classify(self, service, report):
         return Verdict(accept=True, path=Path.SLOW, reason="reads HTTP")
 
-    @hookimpl
-    def attach(self, context):
-        raise AssertionError("nothing is attached to explain")
-
-    @hookimpl
-    def forward(self, attachment, services):
-        raise AssertionError("nothing is forwarded to explain")
-
-    @hookimpl
-    def stats(self, attachment):
-        raise AssertionError("nothing is counted to explain")
-
 
 @pytest.fixture
-def file(tmp_path, monkeypatch):
-    monkeypatch.setattr(looking, "discover", lambda: Tiers.of({"reader": Reader()}))
+def file(tmp_path, monkeypatch, only_explained):
+    monkeypatch.setattr(looking, "discover", lambda: Tiers.of({"reader": only_explained(Reader)}))
     path = tmp_path / "rules.yaml"
     path.write_text(FILE)
     return path

@@ -33,18 +33,6 @@ class Low:
     def classify(self, service, report):
         return Verdict(accept=not service.slow_path_reasons, path=Path.FAST, reason="a plain relay")
 
-    @hookimpl
-    def attach(self, context):
-        raise AssertionError("nothing is attached to explain")
-
-    @hookimpl
-    def forward(self, attachment, services):
-        raise AssertionError("nothing is forwarded to explain")
-
-    @hookimpl
-    def stats(self, attachment):
-        raise AssertionError("nothing is counted to explain")
-
 
 class High(Low):
     """A tier that this host cannot run."""
@@ -56,8 +44,8 @@ class High(Low):
 
 
 @pytest.fixture
-def two_tiers(monkeypatch):
-    whole = Tiers.of({"high": High(), "low": Low()})
+def two_tiers(monkeypatch, only_explained):
+    whole = Tiers.of({"high": only_explained(High), "low": only_explained(Low)})
     torn = TierFault("torn", "import", "OSError: no such\x1b[2J library", "apt install it")
     row = PluginRow(name="torn", dist="torn-dist", version="9.1", value="torn.plugin", fault=torn)
     monkeypatch.setattr(looking, "discover", lambda: Tiers(whole._relay, (*whole.rows, row)))
